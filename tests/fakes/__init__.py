@@ -1,0 +1,1 @@
+"""Fakes shared by the tests: real behaviour, small and in memory."""
