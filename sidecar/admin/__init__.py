@@ -1,0 +1,1 @@
+"""The operator's door: the admin API on a Unix socket, and the status port."""

@@ -1,0 +1,1 @@
+"""One provable record per call: encoding, hash chain, checkpoints, writer, verification."""

@@ -1,0 +1,1 @@
+"""The one decision that the proxy asks for. Pure."""

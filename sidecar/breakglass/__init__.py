@@ -1,0 +1,1 @@
+"""Signed, time-boxed grants: bytes, signatures, verification, durable store."""

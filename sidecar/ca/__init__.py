@@ -1,0 +1,1 @@
+"""Certificate profiles and signing. Pure."""

@@ -1,0 +1,1 @@
+"""SPIFFE IDs, SVIDs, bundles and snapshots: values. Pure."""

@@ -1,0 +1,1 @@
+"""The embedded issuer: a small authority for one machine, in a process of its own."""

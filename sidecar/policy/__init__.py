@@ -1,0 +1,1 @@
+"""The reviewed policy file: model, strict loader, route matching."""

@@ -1,0 +1,1 @@
+"""What answers "does policy permit this call?", reached by name and imported only when chosen."""

@@ -1,0 +1,1 @@
+"""The data plane: from decrypted bytes to the upstream and back."""

@@ -1,0 +1,1 @@
+"""Where SVIDs come from, reached by name and imported only when chosen."""
