@@ -1,1 +1,1 @@
-"""The demo's service."""
+"""A small service without any authentication of its own, for a sidecar to stand in front of."""
