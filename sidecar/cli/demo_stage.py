@@ -54,7 +54,7 @@ class Stage:
         """The allowed call by curl: every check on, no ``-k``."""
         names = {"--cert": "svid.pem", "--key": "svid_key.pem", "--cacert": "bundle.pem"}
         files: list[str | Path] = [
-            word for option, name in names.items() for word in (option, self.svid / name)
+            word for option, name in names.items() for word in (option, str(self.svid / name))
         ]
         return shell_line(["curl", *files, f"https://localhost:{self._port}/orders/42"])
 
