@@ -63,7 +63,7 @@ class Stage:
         return shell_line(sidecar_command("status"), self._operator)
 
     def set_up(self) -> None:
-        """Make the trust domain and start both processes. Raises DemoError if one of them does not come up."""
+        """Make the trust domain and start both processes. Raises DemoError if one does not come up."""
         shutil.copyfile(self._example / "policy.yaml", self.policy)
         self.state.mkdir(mode=0o700)
         issuer = self.state / "issuer"
@@ -77,8 +77,8 @@ class Stage:
     def call(self, method: str, path: str, *flags: str) -> Ran:
         """Make a call as web, or as nobody with ``--no-certificate``."""
         url = f"https://127.0.0.1:{self._port}{path}"
-        program = [sys.executable, self._example / "call.py", "--svid", self.svid, "--expect", ORDERS]
-        return self.run([*program, *flags, method, url])
+        proof: list[str | Path] = ["--svid", self.svid, "--expect", ORDERS]
+        return self.run([sys.executable, self._example / "call.py", *proof, *flags, method, url])
 
     def sidecar(self, *words: str | Path, operator: bool = False) -> Ran:
         """Run a command of the sidecar; ``operator`` for those that look for the running one."""
