@@ -54,7 +54,7 @@ REFUSED = [
     ),
     (
         audit,
-        ["files", "file:", "file:rel", "stdout:/x", "file,file", "file,file:/a", "stdout,stdout", "file,", ""],
+        ["files", "file:", "file:rel", "stdout:/x", "file,file", "file,file:/a", "stdout,stdout", "file,"],
     ),
     (
         DURATION,
