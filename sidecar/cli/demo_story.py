@@ -7,7 +7,6 @@ The steps run what a reader would run, in processes of their own, and each one r
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,7 +133,7 @@ class Story:
     def _expire(self) -> str:
         wait_s = max(0.0, self._grant_ends_s + AFTER_EXPIRY_S - self._clock.monotonic_s())
         self._narrator.say(f"(waiting {wait_s:.1f} s for the end of the grant)")
-        time.sleep(wait_s)
+        self._world.pause(wait_s)
         expect_answer(self.stage.call("DELETE", "/orders/42"), "403 scope")
         return "403 again; nobody had to close anything"
 

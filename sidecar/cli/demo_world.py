@@ -203,7 +203,11 @@ class World:
                 raise DemoError(f"{started.name} ended with exit code {code} before {what}")
             if self._clock.monotonic_s() > deadline_s:
                 raise DemoError(f"waited {READY_TIMEOUT_S:.0f} s in vain until {what}")
-            time.sleep(POLL_S)
+            self.pause(POLL_S)
+
+    def pause(self, seconds: float) -> None:
+        """Let ``seconds`` go by."""
+        time.sleep(seconds)
 
     def logs(self) -> str:
         """The last lines that each process wrote, for somebody who has to find out what went wrong."""
