@@ -50,7 +50,8 @@ def admin_exchange(
         data = response.read(LONGEST_ANSWER_BYTES + 1)
     except (FileNotFoundError, ConnectionRefusedError) as exc:
         raise UnavailableError(
-            f"no sidecar answers at {str(place)!r}; give SIDECAR_STATE_DIR or SIDECAR_ADMIN the running one's value"
+            f"no sidecar answers at {str(place)!r}; "
+            "give SIDECAR_STATE_DIR or SIDECAR_ADMIN the value that the running one has"
         ) from exc
     except (PermissionError, ConnectionError) as exc:
         # RemoteDisconnected is a ConnectionError: a peer that may not call is cut off without an answer.

@@ -10,7 +10,6 @@ import pytest
 from sidecar.cli.admin_client import admin_call, admin_exchange, admin_request
 from sidecar.errors import ConfigurationError, OrderRefused, ProblemsError, SidecarError, UnavailableError
 
-
 ORDER = bytes(range(256))
 
 
