@@ -102,7 +102,7 @@ def admin_call(
 ) -> Any:
     """The decoded JSON of a request that succeeded; a refused one raises the error with the right exit code.
 
-    403 is :class:`OrderRefused` (3), 422 a :class:`ConfigurationError` (2), anything else exits 1.
+    403 and 413 are :class:`OrderRefused` (3), 422 a :class:`ConfigurationError` (2), anything else exits 1.
     """
     status, document = admin_request(method, path, body, environ=environ, timeout_s=timeout_s)
     if status == 200:
@@ -111,7 +111,7 @@ def admin_call(
     reason = str(members.get("reason", status))
     detail = str(members.get("detail", "the sidecar gave no reason"))
     problems = members.get("problems")
-    if status == 403:
+    if status in (403, 413):
         raise OrderRefused(reason, detail)
     if status == 422 and isinstance(problems, list) and problems:
         raise ProblemsError([str(problem) for problem in problems])

@@ -103,7 +103,7 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable(
         "SIDECAR_ADMIN_GROUP", "admin_group", count(0, 999_999_999, "gid"), None,
-        "primary group that may connect too (socket 0660 instead of 0600)",
+        "gid that may connect too (socket 0660 instead of 0600)",
     ),
     Variable(
         "SIDECAR_STATUS", "status", _ADDRESS, "127.0.0.1:9902",
