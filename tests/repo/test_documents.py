@@ -55,7 +55,7 @@ def shell_commands(path: Path) -> Iterator[list[str]]:
 
 
 def sidecar_words(words: list[str]) -> list[str] | None:
-    """What follows the command's name, also where another program runs it; None if it is not about the sidecar."""
+    """What follows the command's name, also where another program runs it; None if it is not there."""
     for index, word in enumerate(words):
         if word.rpartition("/")[2] == "sidecar" and words[max(index - 1, 0)] in (
             word,
