@@ -8,6 +8,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Literal, TextIO
 
+from sidecar.terminal import escape
+
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["text", "json"]
 
@@ -62,13 +64,6 @@ class TextFormatter(logging.Formatter):
             trace = self.formatException(record.exc_info).split("\n")
             line = "\n".join([line, *(f"    | {escape(text)}" for text in trace)])
         return line
-
-
-def escape(text: str) -> str:
-    """``text`` with everything escaped that could end a line, move a cursor or colour it."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _extra(record: logging.LogRecord) -> list[tuple[str, object]]:

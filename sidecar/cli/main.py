@@ -14,6 +14,7 @@ import click
 
 from sidecar import __version__
 from sidecar.errors import ProblemsError, SidecarError
+from sidecar.terminal import escape
 
 
 class Entry(NamedTuple):
@@ -91,14 +92,14 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="sidecar", message="%(prog)s %(version)s")
-def cli() -> None:
+def command() -> None:
     """Run beside a service and be the only way into it."""
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit code; what went wrong is on stderr, one line per problem."""
     try:
-        outcome = cli.main(args=arguments, prog_name="sidecar", standalone_mode=False)
+        outcome = command.main(args=arguments, prog_name="sidecar", standalone_mode=False)
     except click.ClickException as exc:
         exc.show()
         return exc.exit_code
@@ -124,9 +125,4 @@ def main() -> NoReturn:
 
 def _complain(problems: Sequence[str]) -> None:
     for problem in problems:
-        click.echo(f"sidecar: {escape_controls(problem)}", err=True)
-
-
-def escape_controls(text: str) -> str:
-    """``text`` with everything escaped that could move a terminal's cursor, colour it or fake a line."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+        click.echo(f"sidecar: {escape(problem)}", err=True)

@@ -1,6 +1,13 @@
 """The environment: every variable, its default, unit and meaning, and the checked value made from them."""
 
-from sidecar.settings.loader import Described, Settings, describe_settings, find_admin_socket, load_settings
+from sidecar.settings.loader import (
+    Described,
+    Settings,
+    describe_settings,
+    find_admin_socket,
+    load_settings,
+    warn_of,
+)
 from sidecar.settings.values import HostPort, Upstream
 from sidecar.settings.variables import VARIABLES, Variable, render_environment_table
 
@@ -15,4 +22,5 @@ __all__ = [
     "find_admin_socket",
     "load_settings",
     "render_environment_table",
+    "warn_of",
 ]

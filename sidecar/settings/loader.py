@@ -128,6 +128,17 @@ def describe_settings(environ: Mapping[str, str]) -> list[Described]:
     return described
 
 
+def warn_of(settings: Settings) -> list[str]:
+    """One line per accepted setting that is dangerous; shown by ``config check`` and logged at each start."""
+    warnings = []
+    if settings.unsafe_upstream and not settings.upstream.is_local:
+        warnings.append(
+            f"SIDECAR_UNSAFE_UPSTREAM: calls to {settings.upstream} are not encrypted, and it can be reached "
+            "around the sidecar unless the network forbids it"
+        )
+    return warnings
+
+
 def find_admin_socket(environ: Mapping[str, str]) -> Path:
     """The running sidecar's admin socket, from ``SIDECAR_ADMIN`` or ``SIDECAR_STATE_DIR`` and nothing else.
 

@@ -22,7 +22,7 @@ _HOST_NAME = re.compile(
 )
 _DURATION = re.compile(r"(0|[1-9][0-9]{0,8})(ms|s|m|h)")
 _SIZE = re.compile(r"([1-9][0-9]{0,11})(B|KiB|MiB|GiB)")
-_COUNT = re.compile(r"0|[1-9][0-9]{0,8}")
+_COUNT = re.compile(r"0|[1-9][0-9]{0,9}")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
@@ -215,7 +215,7 @@ def count(least: int, most: int, word: str = "count") -> Kind:
             raise ConfigurationError(f"{text!r} is not a plain number from {least} to {most}")
         return int(_within(text, int(text), least, most, str(least), str(most)))
 
-    return Kind(f"{word}, {least} to {most}", parse)
+    return Kind(f"`{least}`" if least == most else f"{word}, {least} to {most}", parse)
 
 
 def choice(*names: str) -> Kind:

@@ -102,7 +102,7 @@ VARIABLES: tuple[Variable, ...] = (
         "operator API, Unix socket only",
     ),
     Variable(
-        "SIDECAR_ADMIN_GROUP", "admin_group", count(0, 999_999_999, "gid"), None,
+        "SIDECAR_ADMIN_GROUP", "admin_group", count(0, 4_294_967_294, "number"), None,
         "gid that may connect too (socket 0660 instead of 0600)",
     ),
     Variable(

@@ -113,7 +113,7 @@ def test_quick_commands_import_nothing_heavy(arguments, code, tmp_path):
 
 @pytest.mark.parametrize("name", main.COMMANDS)
 def test_every_command_of_the_table_exists(name):
-    command = main.cli.get_command(click.Context(main.cli), name)
+    command = main.command.get_command(click.Context(main.command), name)
     assert isinstance(command, click.Command)
 
 

@@ -133,6 +133,7 @@ def test_what_is_not_built_yet_may_be_said_to_be_off(name):
         ("MAX_BODY_BYTES", "0B"),
         ("ADMIN", "127.0.0.1:9901"), ("AUDIT", "none"), ("AUDIT", "off"), ("STATUS", "off"), ("POLICY", None),
         ("LOG_LEVEL", "INFO"), ("IDENTITY", "none"), ("ADMIN_GROUP", "wheel"),
+        ("ADMIN_GROUP", "4294967295"),
     ],
 )  # fmt: skip
 def test_a_value_that_would_open_or_guess_is_refused(name, value):
