@@ -142,10 +142,8 @@ class AdminServer:
             return _problem(403, "peer", "the connection is closed")
         request[PEER] = peer
         try:
-            if request.path not in (
-                "/livez",
-                "/readyz",
-            ):  # a flood of calls must not look like a dead sidecar
+            # A flood of calls must not look like a dead sidecar
+            if request.path not in ("/livez", "/readyz"):
                 await self._pace.take()
             return await handler(request)
         except web.HTTPRequestEntityTooLarge:
