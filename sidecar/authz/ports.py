@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
-from sidecar.authz.call import Call
+from sidecar.identity.route import Segments
 
-
-@dataclass(frozen=True, slots=True)
-class GrantInForce:
-    """A grant that covers a call now. ``not_after_s`` is its end in Unix seconds."""
-
-    grant_id: str
-    not_after_s: float
+GrantInForce = tuple[str, float]
+"""A grant's id and its end in Unix seconds. A plain tuple: what implements the port may not import this package."""
 
 
 class Grants(Protocol):
@@ -24,7 +18,7 @@ class Grants(Protocol):
         """Changes whenever a grant is accepted, revoked or ends, so that open calls can be judged anew."""
         ...
 
-    def find(self, call: Call, wall_s: float) -> GrantInForce | None:
+    def find(self, caller: str, method: str, segments: Segments, wall_s: float) -> GrantInForce | None:
         """A grant in force for exactly this caller, method and path, the one that ends last; None if there is none.
 
         One with a number of uses counts only while a use is left.
@@ -41,7 +35,7 @@ class NoGrants:
 
     generation = 0
 
-    def find(self, call: Call, wall_s: float) -> GrantInForce | None:
+    def find(self, caller: str, method: str, segments: Segments, wall_s: float) -> GrantInForce | None:
         return None
 
     def is_in_force(self, grant_id: str, wall_s: float) -> bool:
