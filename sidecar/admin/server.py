@@ -50,6 +50,10 @@ class AdminOperations(Protocol):
 
     def grants(self) -> list[dict[str, Any]]: ...
 
+    def explain(self, question: bytes) -> dict[str, Any]:
+        """What would become of a call now. Raises ConfigurationError when ``question`` is none."""
+        ...
+
     async def submit_order(self, data: bytes, peer: PeerCred) -> dict[str, Any]:
         """Judges a signed order; durable when it returns. Raises OrderRefused."""
         ...
@@ -83,6 +87,7 @@ class AdminServer:
             [
                 web.get("/v1/status", self._status),
                 web.get("/v1/grants", self._grants),
+                web.post("/v1/explain", self._explain),
                 web.post("/v1/orders", self._orders),
                 web.post("/v1/reload", self._reload),
                 web.post("/v1/drain", self._drain),
@@ -161,6 +166,9 @@ class AdminServer:
 
     async def _grants(self, request: web.Request) -> web.Response:
         return _json(self._operations.grants())
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        return _json(self._operations.explain(await request.read()))
 
     async def _orders(self, request: web.Request) -> web.Response:
         return _json(await self._operations.submit_order(await request.read(), request[PEER]))

@@ -51,6 +51,9 @@ class Operations:
     def grants(self) -> list[dict[str, object]]:
         return [self._answer("grants")]
 
+    def explain(self, question: bytes) -> dict[str, object]:
+        return self._answer("explain", question)
+
     async def submit_order(self, data: bytes, peer: PeerCred) -> dict[str, object]:
         return self._answer("order", data, peer)
 
@@ -163,6 +166,7 @@ def test_every_operation_arrives_with_its_peer(tmp_path, factory):
     async def story(call):
         assert await call(admin_request, "GET", "/v1/status") == (200, {"done": "status"})
         assert await call(admin_request, "GET", "/v1/grants") == (200, [{"done": "grants"}])
+        assert await call(admin_request, "POST", "/v1/explain", b"{}") == (200, {"done": "explain"})
         assert await call(admin_request, "POST", "/v1/orders", bytes(range(256))) == (200, {"done": "order"})
         assert await call(admin_request, "POST", "/v1/reload") == (200, {"done": "reload"})
         assert await call(admin_request, "POST", "/v1/drain", b"") == (200, {"done": "drain"})
@@ -172,7 +176,8 @@ def test_every_operation_arrives_with_its_peer(tmp_path, factory):
         )
 
     serve(tmp_path, operations, story, factory)
-    _, _, order, reload, drain = operations.asked
+    _, _, explain, order, reload, drain = operations.asked
+    assert explain == ("explain", b"{}")
     assert order[1] == bytes(range(256))
     assert all(
         (asked[-1].pid, asked[-1].uid) == (os.getpid(), os.geteuid()) for asked in (order, reload, drain)
@@ -216,7 +221,7 @@ def test_an_unexpected_error_stays_inside(tmp_path, caplog):
     ("method", "path", "status"),
     [
         ("POST", "/v1/status", 405), ("GET", "/v1/reload", 405), ("GET", "/v1/drain", 405),
-        ("GET", "/v1/orders", 405),
+        ("GET", "/v1/orders", 405), ("GET", "/v1/explain", 405),
         ("GET", "/", 404), ("GET", "/v1/status/", 404), ("DELETE", "/v1/grants", 405),
     ],
 )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Puts the running program together: settings in, a running sidecar out."""
