@@ -28,26 +28,32 @@ def malformed(detail: str) -> MessageError:
 
 
 def too_large(status: int, detail: str, limit: str) -> MessageError:
-    """413, 414 or 431: the limit called ``limit`` struck."""
+    """413, 414 or 431 (400 inside a body): the limit called ``limit`` struck."""
     return MessageError(status, Reason.TOO_LARGE, detail, limit=limit)
 
 
 class UpstreamError(SidecarError):
-    """The upstream failed this call: what the caller gets, and how the record's ``outcome.upstream`` names it."""
+    """The upstream failed this call: what the caller gets, and how the record's ``outcome.upstream`` names it.
 
-    __slots__ = ("detail", "outcome", "reason", "status")
+    ``limit`` names the limit that struck, if one did.
+    """
 
-    def __init__(self, status: int, reason: Reason, outcome: str, detail: str) -> None:
+    __slots__ = ("detail", "limit", "outcome", "reason", "status")
+
+    def __init__(
+        self, status: int, reason: Reason, outcome: str, detail: str, *, limit: str | None = None
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.reason = reason
         self.outcome = outcome
         self.detail = detail
+        self.limit = limit
 
 
-def upstream_invalid(detail: str) -> UpstreamError:
+def upstream_invalid(detail: str, limit: str | None = None) -> UpstreamError:
     """502: the upstream sent what cannot be relayed without guessing."""
-    return UpstreamError(502, Reason.UPSTREAM_INVALID, "invalid", detail)
+    return UpstreamError(502, Reason.UPSTREAM_INVALID, "invalid", detail, limit=limit)
 
 
 def upstream_unreachable(detail: str) -> UpstreamError:

@@ -76,9 +76,8 @@ def parse_traceparent(value: bytes) -> tuple[str, str] | None:
     return trace.decode(), f"{int(flags, 16) & 1:02x}"
 
 
-def parse_tracestate(values: list[bytes]) -> bytes | None:
-    """The members of all ``tracestate`` fields as one value, or None when they are too many, too long or not text."""
-    joined = b",".join(values)
-    if _TRACESTATE.fullmatch(joined) is None or joined.count(b",") >= _MAX_TRACESTATE_MEMBERS:
+def parse_tracestate(value: bytes) -> bytes | None:
+    """``value``, all ``tracestate`` fields joined by commas; None when it is too long, has too many members or no text."""
+    if _TRACESTATE.fullmatch(value) is None or value.count(b",") >= _MAX_TRACESTATE_MEMBERS:
         return None
-    return joined
+    return value

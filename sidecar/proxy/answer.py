@@ -1,0 +1,186 @@
+"""The upstream's answer head: read as strictly as a request, and written anew for the caller. Pure.
+
+The service behind the sidecar is not trusted with the connection (R6): an answer that could be read in two ways is a
+502, and what it says of hop-by-hop matters, of framing or in the sidecar's own names never reaches the caller.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import httptools
+
+from sidecar.proxy.body import CHUNKED, NO_BODY, UNTIL_CLOSE, Framing
+from sidecar.proxy.errors import MessageError, upstream_invalid
+from sidecar.proxy.fields import Fate, Field, answer_fate, fold_name, parse_connection
+from sidecar.proxy.head import read_fields
+
+MAX_ANSWER_HEAD_BYTES: Final = 64 * 1024
+MAX_ANSWER_FIELDS: Final = 100
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
+_LENGTH = re.compile(rb"0|[1-9][0-9]{0,18}")
+_END: Final = b"\r\n\r\n"
+_join_field = b": ".join
+
+
+@dataclass(slots=True)
+class Answer:
+    """What an upstream answered.
+
+    ``fields`` are those that go to the caller. ``framing`` says how the upstream's body ends; ``told_length`` is the
+    Content-Length that the caller is told, None for none (a HEAD answer tells one and has no body). ``close``: the
+    upstream's connection may not be used again. A ``status`` below 200 is an interim answer, others follow.
+    """
+
+    status: int
+    phrase: bytes
+    fields: list[Field]
+    framing: Framing
+    told_length: int | None
+    close: bool
+
+    @property
+    def is_interim(self) -> bool:
+        return self.status < 200
+
+
+class AnswerBuffer:
+    """Gathers the bytes of one answer head, in any slicing."""
+
+    __slots__ = ("_held", "_limit_bytes", "_rest")
+
+    def __init__(self, limit_bytes: int = MAX_ANSWER_HEAD_BYTES) -> None:
+        self._limit_bytes = limit_bytes
+        self._held = bytearray()
+        self._rest = b""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no byte of a head that is not complete yet is held."""
+        return not self._held
+
+    def feed(self, data: bytes) -> bytes | None:
+        """The head, with the empty line that ends it, once it is complete. Raises 502 when it gets too long."""
+        if not self._held:
+            end = data.find(_END)
+            if 0 <= end <= self._limit_bytes - 4:
+                self._rest = data[end + 4 :]
+                return data[: end + 4]
+        seen = max(0, len(self._held) - 3)
+        self._held += data
+        end = self._held.find(_END, seen)
+        if (len(self._held) if end < 0 else end + 4) > self._limit_bytes:
+            raise upstream_invalid("the head of the service's answer is too long", "answer_head_bytes")
+        if end < 0:
+            return None
+        head, self._rest = bytes(self._held[: end + 4]), bytes(self._held[end + 4 :])
+        self._held.clear()
+        return head
+
+    def take_rest(self) -> bytes:
+        """What followed the head that :meth:`feed` gave; to be taken before the next head is fed."""
+        rest, self._rest = self._rest, b""
+        return rest
+
+
+def parse_answer(head: bytes, method: str) -> Answer:
+    """The answer to a ``method`` request that a whole head makes.
+
+    Raises :class:`~sidecar.proxy.errors.UpstreamError` (502) for whatever has no single meaning, and for a 101, since no
+    upgrade is ever asked for. About 4 us for eight fields.
+    """
+    line = head.find(b"\r\n")
+    found = _STATUS_LINE.fullmatch(head, 0, line)
+    if found is None:
+        raise upstream_invalid("the service's answer does not begin with a status line")
+    if head.count(b"\n") - 2 > MAX_ANSWER_FIELDS:
+        raise upstream_invalid("the service's answer has too many header fields", "answer_header_fields")
+    status = int(found[2])
+    if status == 101:
+        raise upstream_invalid("the service switched protocols, which nobody asked for")
+    try:
+        fields, read, nominated, close = _sort_fields(read_fields(head, httptools.HttpResponseParser))
+    except MessageError as error:
+        raise upstream_invalid("the head of the service's answer is not HTTP/1.1") from error
+    if nominated:
+        fields = [field for field in fields if fold_name(field[0]) not in nominated]
+    is_http10 = found[1] == b"0"
+    framing = _read_framing(read.get(Fate.CONTENT_LENGTH), read.get(Fate.TRANSFER_ENCODING), is_http10)
+    told = framing.length
+    if status < 200 or status == 204 or status == 304:
+        # A 204 with a body, or an interim answer with one, is no HTTP; whatever follows it must not be read as an answer.
+        close = close or (status != 304 and (framing.chunked or bool(told)))
+        framing, told = NO_BODY, None
+    elif method == "HEAD":
+        framing = NO_BODY
+    if framing is UNTIL_CLOSE or is_http10:
+        close = True
+    return Answer(status, found[3] or b"", fields, framing, told, close)
+
+
+def write_answer_head(answer: Answer, request_id: str, close: bool, *, is_http10: bool = False) -> bytes:
+    """The head for the caller; its body follows as :func:`frame_for_caller` says. ``close`` announces the end."""
+    end = b"\r\n\r\n"
+    if close or is_http10:
+        end = b"\r\nconnection: close\r\n\r\n"
+    if answer.status < 200:
+        end = b"\r\n\r\n"
+    elif answer.told_length is not None:
+        end = b"\r\ncontent-length: %d%b" % (answer.told_length, end)
+    elif answer.framing is not NO_BODY and not is_http10:
+        end = b"\r\ntransfer-encoding: chunked" + end
+    return b"".join(
+        (
+            b"HTTP/1.1 %d %b\r\n" % (answer.status, answer.phrase),
+            b"\r\n".join([*map(_join_field, answer.fields), b"x-request-id: "]),
+            request_id.encode("ascii"),
+            end,
+        )
+    )
+
+
+def frame_for_caller(answer: Answer, *, is_http10: bool) -> Framing:
+    """How the body ends towards the caller: as the upstream's, but chunked where that only knows to close.
+
+    A caller with HTTP/1.0 does not know chunks: its body ends with the connection.
+    """
+    if answer.framing.length is not None:
+        return answer.framing
+    return UNTIL_CLOSE if is_http10 else CHUNKED
+
+
+def _sort_fields(received: list[Field]) -> tuple[list[Field], dict[Fate, bytes], frozenset[bytes], bool]:
+    """(fields to forward, values of the framing fields, folded names to strip, whether the connection ends)."""
+    forward, strip = Fate.FORWARD, Fate.STRIP
+    fields: list[Field] = []
+    read: dict[Fate, bytes] = {}
+    for name, value in received:
+        lower, fate = answer_fate(name)
+        if fate is forward:
+            fields.append((lower, value))
+        elif fate is strip:
+            continue
+        elif fate not in read:
+            read[fate] = value
+        elif fate is Fate.CONNECTION:
+            read[fate] += b"," + value
+        else:
+            raise upstream_invalid("the service's answer says twice where it ends")
+    connection = read.get(Fate.CONNECTION)
+    close, nominated = (False, frozenset[bytes]()) if connection is None else parse_connection(connection)
+    return fields, read, nominated, close
+
+
+def _read_framing(length: bytes | None, coding: bytes | None, is_http10: bool) -> Framing:
+    if coding is not None:
+        if length is not None or is_http10 or coding.lower() != b"chunked":
+            raise upstream_invalid("the end of the service's answer is ambiguous")
+        return CHUNKED
+    if length is None:
+        return UNTIL_CLOSE
+    if _LENGTH.fullmatch(length) is None or (size := int(length)) >= 1 << 63:
+        raise upstream_invalid("the Content-Length of the service's answer is not a plain decimal number")
+    return Framing(length=size)
