@@ -55,7 +55,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """A ``deny`` rule: what it covers is refused, whatever scopes and grants say. No ``identities``: for all."""
+    """A ``deny`` rule: what it covers is refused, whatever scopes and grants say; None means to all."""
 
     rule: Rule
     identities: frozenset[str] | None = None
