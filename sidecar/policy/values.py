@@ -18,12 +18,11 @@ from sidecar.policy.model import ANY_METHOD, NEVER_PERMITTED, Rate
 MAX_RATE: Final = 1_000_000
 # fmt: off
 METHODS: Final = frozenset({
-    "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY", "LINK", "UNLINK",
-    "ACL", "BIND", "CHECKOUT", "COPY", "LOCK", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL", "MOVE",
-    "PROPFIND", "PROPPATCH", "REBIND", "REPORT", "SEARCH", "UNBIND", "UNLOCK",
+    "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY",
+    "COPY", "LOCK", "MKCOL", "MOVE", "PROPFIND", "PROPPATCH", "UNLOCK", "REPORT", "ACL", "SEARCH",
 })
 # fmt: on
-"""What a rule may name: registered methods whose messages are like all others."""
+"""What a rule may name: the methods that are served at all."""
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:/-]{0,126}[A-Za-z0-9])?")
 _RATE = re.compile(r"([1-9][0-9]{0,6})/([smh])")
