@@ -1,7 +1,8 @@
 """The upstream's answer head: read as strictly as a request, and written anew for the caller. Pure.
 
-The service behind the sidecar is not trusted with the connection (R6): an answer that could be read in two ways is a
-502, and what it says of hop-by-hop matters, of framing or in the sidecar's own names never reaches the caller.
+The service behind the sidecar is not trusted with the connection (R6): an answer that could be read in two
+ways is a 502, and what it says of hop-by-hop matters, of framing or in the sidecar's own names never reaches
+the caller.
 """
 
 from __future__ import annotations
@@ -10,29 +11,38 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-import httptools
+from httptools import HttpResponseParser
 
-from sidecar.proxy.body import CHUNKED, NO_BODY, UNTIL_CLOSE, Framing
+from sidecar.proxy.body import CHUNKED, NO_BODY, UNTIL_CLOSE, Framing, parse_content_length
 from sidecar.proxy.errors import MessageError, upstream_invalid
-from sidecar.proxy.fields import Fate, Field, answer_fate, fold_name, parse_connection
-from sidecar.proxy.head import read_fields
+from sidecar.proxy.fields import Fate, Field, answer_fate, answer_memo, fold_name, parse_connection
+from sidecar.proxy.head import ReceivedFields, read_fields
 
 MAX_ANSWER_HEAD_BYTES: Final = 64 * 1024
 MAX_ANSWER_FIELDS: Final = 100
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
-_LENGTH = re.compile(rb"0|[1-9][0-9]{0,18}")
 _END: Final = b"\r\n\r\n"
 _join_field = b": ".join
+
+_known = answer_memo.get
+_FORWARD: Final = Fate.FORWARD
+_STRIP: Final = Fate.STRIP
+_CONTENT_LENGTH: Final = Fate.CONTENT_LENGTH
+_TRANSFER_ENCODING: Final = Fate.TRANSFER_ENCODING
+_CONNECTION: Final = Fate.CONNECTION
+_TOO_LONG: Final = Fate.TOO_LONG
+_KEEP: Final = (False, frozenset[bytes]())
 
 
 @dataclass(slots=True)
 class Answer:
     """What an upstream answered.
 
-    ``fields`` are those that go to the caller. ``framing`` says how the upstream's body ends; ``told_length`` is the
-    Content-Length that the caller is told, None for none (a HEAD answer tells one and has no body). ``close``: the
-    upstream's connection may not be used again. A ``status`` below 200 is an interim answer, others follow.
+    ``fields`` are those that go to the caller. ``framing`` says how the upstream's body ends; ``told_length``
+    is the Content-Length that the caller is told, None for none (a HEAD answer tells one and has no body).
+    ``close``: the upstream's connection may not be used again. A ``status`` below 200 is an interim answer,
+    others follow.
     """
 
     status: int
@@ -63,7 +73,7 @@ class AnswerBuffer:
         return not self._held
 
     def feed(self, data: bytes) -> bytes | None:
-        """The head, with the empty line that ends it, once it is complete. Raises 502 when it gets too long."""
+        """The head, with the empty line that ends it, once it is complete. Raises 502 if it gets too long."""
         if not self._held:
             end = data.find(_END)
             if 0 <= end <= self._limit_bytes - 4:
@@ -89,30 +99,35 @@ class AnswerBuffer:
 def parse_answer(head: bytes, method: str) -> Answer:
     """The answer to a ``method`` request that a whole head makes.
 
-    Raises :class:`~sidecar.proxy.errors.UpstreamError` (502) for whatever has no single meaning, and for a 101, since no
-    upgrade is ever asked for. About 4 us for eight fields.
+    Raises :class:`~sidecar.proxy.errors.UpstreamError` (502) for whatever has no single meaning, and for a
+    101, since no upgrade is ever asked for. About 4 us for eight fields.
     """
     line = head.find(b"\r\n")
     found = _STATUS_LINE.fullmatch(head, 0, line)
     if found is None:
         raise upstream_invalid("the service's answer does not begin with a status line")
-    if head.count(b"\n") - 2 > MAX_ANSWER_FIELDS:
-        raise upstream_invalid("the service's answer has too many header fields", "answer_header_fields")
     status = int(found[2])
     if status == 101:
         raise upstream_invalid("the service switched protocols, which nobody asked for")
     try:
-        fields, read, nominated, close = _sort_fields(read_fields(head, httptools.HttpResponseParser))
+        received = _AnswerFields()
+        read_fields(head, HttpResponseParser, received)
+        read = _gather(received.others)
+        connection = read.get(_CONNECTION)
+        close, nominated = _KEEP if connection is None else parse_connection(connection)
+        is_http10 = found[1] == b"0"
+        framing = _read_framing(read.get(_CONTENT_LENGTH), read.get(_TRANSFER_ENCODING), is_http10)
     except MessageError as error:
         raise upstream_invalid("the head of the service's answer is not HTTP/1.1") from error
+    fields = received.forward
+    if len(fields) + len(received.others) > MAX_ANSWER_FIELDS:
+        raise upstream_invalid("the service's answer has too many header fields", "answer_header_fields")
     if nominated:
         fields = [field for field in fields if fold_name(field[0]) not in nominated]
-    is_http10 = found[1] == b"0"
-    framing = _read_framing(read.get(Fate.CONTENT_LENGTH), read.get(Fate.TRANSFER_ENCODING), is_http10)
     told = framing.length
     if status < 200 or status == 204 or status == 304:
-        # A 204 with a body, or an interim answer with one, is no HTTP; whatever follows it must not be read as an answer.
-        close = close or (status != 304 and (framing.chunked or bool(told)))
+        # A 204 or an interim answer with a body is no HTTP: what follows must not be read as the next answer.
+        close = close or (status != 304 and framing is not UNTIL_CLOSE and framing is not NO_BODY)
         framing, told = NO_BODY, None
     elif method == "HEAD":
         framing = NO_BODY
@@ -122,7 +137,7 @@ def parse_answer(head: bytes, method: str) -> Answer:
 
 
 def write_answer_head(answer: Answer, request_id: str, close: bool, *, is_http10: bool = False) -> bytes:
-    """The head for the caller; its body follows as :func:`frame_for_caller` says. ``close`` announces the end."""
+    """The head for the caller; the body goes as :func:`frame_for_caller` says. ``close`` announces the end."""
     end = b"\r\n\r\n"
     if close or is_http10:
         end = b"\r\nconnection: close\r\n\r\n"
@@ -152,26 +167,34 @@ def frame_for_caller(answer: Answer, *, is_http10: bool) -> Framing:
     return UNTIL_CLOSE if is_http10 else CHUNKED
 
 
-def _sort_fields(received: list[Field]) -> tuple[list[Field], dict[Fate, bytes], frozenset[bytes], bool]:
-    """(fields to forward, values of the framing fields, folded names to strip, whether the connection ends)."""
-    forward, strip = Fate.FORWARD, Fate.STRIP
-    fields: list[Field] = []
+class _AnswerFields(ReceivedFields):
+    __slots__ = ()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        lower, fate = _known(name) or answer_fate(name)
+        if fate is _FORWARD:
+            self.forward.append((lower, value.rstrip()))
+        else:
+            self.others.append((fate, value.rstrip()))
+
+
+def _gather(received: list[tuple[Fate, bytes]]) -> dict[Fate, bytes]:
+    """The fields that are read, by fate. Connection may come several times, what frames the answer once."""
     read: dict[Fate, bytes] = {}
-    for name, value in received:
-        lower, fate = answer_fate(name)
-        if fate is forward:
-            fields.append((lower, value))
-        elif fate is strip:
+    for fate, value in received:
+        if fate is _STRIP:
             continue
-        elif fate not in read:
+        if fate not in read:
             read[fate] = value
-        elif fate is Fate.CONNECTION:
+        elif fate is _CONNECTION:
             read[fate] += b"," + value
         else:
             raise upstream_invalid("the service's answer says twice where it ends")
-    connection = read.get(Fate.CONNECTION)
-    close, nominated = (False, frozenset[bytes]()) if connection is None else parse_connection(connection)
-    return fields, read, nominated, close
+    if _TOO_LONG in read:
+        raise upstream_invalid(
+            "the service's answer has a header name that is too long", "answer_header_name"
+        )
+    return read
 
 
 def _read_framing(length: bytes | None, coding: bytes | None, is_http10: bool) -> Framing:
@@ -179,8 +202,4 @@ def _read_framing(length: bytes | None, coding: bytes | None, is_http10: bool) -
         if length is not None or is_http10 or coding.lower() != b"chunked":
             raise upstream_invalid("the end of the service's answer is ambiguous")
         return CHUNKED
-    if length is None:
-        return UNTIL_CLOSE
-    if _LENGTH.fullmatch(length) is None or (size := int(length)) >= 1 << 63:
-        raise upstream_invalid("the Content-Length of the service's answer is not a plain decimal number")
-    return Framing(length=size)
+    return UNTIL_CLOSE if length is None else parse_content_length(length)

@@ -1,14 +1,15 @@
 """Message bodies: their framing, and a strict incremental decoder for the chunked coding. Pure.
 
-The decoder is ours and not llhttp's because it has to bound what the library does not see: extension bytes per chunk
-and per body, size digits and trailers (limits and the incidents behind them: docs/limits.md). It accepts exactly
-RFC 9112 section 7.1 with CRLF line ends.
+The decoder is ours and not llhttp's because it has to bound what the library does not see: extension bytes
+per chunk and per body, size digits and trailers (limits and the incidents behind them: docs/limits.md). It
+accepts exactly RFC 9112 section 7.1 with CRLF line ends.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from sidecar.proxy.errors import malformed, too_large
@@ -20,13 +21,14 @@ MAX_TRAILER_BYTES: Final = 8 * 1024
 MAX_TRAILER_FIELDS: Final = 32
 _MAX_SIZE_LINE_BYTES: Final = MAX_CHUNK_SIZE_DIGITS + MAX_CHUNK_EXTENSION_BYTES + 2
 
+_LENGTH = re.compile(rb"0|[1-9][0-9]{0,18}")
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[\t\x20-\x7e]*)?)")
 _TRAILER_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}:[\t\x20-\x7e\x80-\xff]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """How a body ends: after ``length`` bytes, by the last chunk (``chunked``), or with the connection (neither)."""
+    """How a body ends: after ``length`` bytes, by the last chunk (``chunked``), or, neither, at the close."""
 
     length: int | None = None
     chunked: bool = False
@@ -40,6 +42,14 @@ class Framing:
 NO_BODY: Final = Framing(length=0)
 CHUNKED: Final = Framing(chunked=True)
 UNTIL_CLOSE: Final = Framing()
+
+
+@lru_cache(maxsize=1024)
+def parse_content_length(value: bytes) -> Framing:
+    """The framing that a Content-Length of ``value`` makes; 400 unless it is one plain number below 2^63 (A4)."""
+    if _LENGTH.fullmatch(value) is None or (length := int(value)) >= 1 << 63:
+        raise malformed("Content-Length is not a plain decimal number")
+    return Framing(length=length) if length else NO_BODY
 
 
 class LengthDecoder:
@@ -81,7 +91,8 @@ _SIZE, _DATA, _DATA_END, _TRAILERS = range(4)
 class ChunkedDecoder:
     """The chunked coding, fed with any slicing of the bytes; extensions are dropped, trailers too.
 
-    Raises :class:`~sidecar.proxy.errors.MessageError` (400) for every deviation; it must not be fed again after that.
+    Raises :class:`~sidecar.proxy.errors.MessageError` (400) for every deviation; it must not be fed again
+    after that.
     """
 
     __slots__ = ("_extension_bytes", "_left", "_line", "_state", "_trailer_bytes", "_trailer_fields", "done")

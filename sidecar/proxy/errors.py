@@ -7,9 +7,10 @@ from sidecar.errors import SidecarError
 
 
 class MessageError(SidecarError):
-    """The caller's message is refused: status, reason code and one sentence. The connection closes after the answer.
+    """The caller's message is refused: status, reason code, one sentence. The connection closes after it.
 
-    ``detail`` is shown to the caller, so it never quotes the input. ``limit`` names the limit that struck, if one did.
+    ``detail`` is shown to the caller, so it never quotes the input. ``limit`` names the limit that struck, if
+    one did.
     """
 
     __slots__ = ("detail", "limit", "reason", "status")
@@ -33,7 +34,7 @@ def too_large(status: int, detail: str, limit: str) -> MessageError:
 
 
 class UpstreamError(SidecarError):
-    """The upstream failed this call: what the caller gets, and how the record's ``outcome.upstream`` names it.
+    """The upstream failed this call: what the caller gets, and the name for the record's ``outcome.upstream``.
 
     ``limit`` names the limit that struck, if one did.
     """

@@ -1,19 +1,21 @@
 """What becomes of each header field: forwarded, stripped, or read by the sidecar itself. Pure.
 
-Names are compared after folding case and all punctuation, because application servers fold them too (CGI, WSGI, PHP):
-``X_Forwarded.Client-Cert`` reaches the application as the same variable as ours. A name that folds to one that the
-sidecar owns, or to a framing or hop-by-hop name, without being spelled exactly so, is stripped.
+Names are compared after folding case and all punctuation, because application servers fold them too (CGI,
+WSGI, PHP): ``X_Forwarded.Client-Cert`` reaches the application as the same variable as ours. A name that
+folds to one that the sidecar owns, or to a framing or hop-by-hop name, without being spelled exactly so, is
+stripped.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from enum import IntEnum
 from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import Final
 
-from sidecar.proxy.errors import malformed, too_large, upstream_invalid
+from sidecar.proxy.errors import malformed
 
 Field = tuple[bytes, bytes]
 """One header field: lower-case name, value without surrounding white space."""
@@ -34,6 +36,7 @@ class Fate(IntEnum):
     TRACEPARENT = 9
     TRACESTATE = 10
     UPGRADE = 11
+    TOO_LONG = 12
 
 
 # DESIGN's rule folds case, "_" and "."; the other marks that a name may hold go with them, because old CGI
@@ -56,34 +59,23 @@ _READ: Final = {
     b"tracestate": Fate.TRACESTATE,
     b"upgrade": Fate.UPGRADE,
 }
-_READ_IN_ANSWERS: Final = frozenset([Fate.CONTENT_LENGTH, Fate.TRANSFER_ENCODING, Fate.CONNECTION])
+_READ_IN_ANSWERS: Final = frozenset([b"content-length", b"transfer-encoding", b"connection"])
 
-_HOP_BY_HOP: Final = frozenset(
-    [b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer"]
-    + [b"trailers", b"http2-settings"]
-)
-# Names that an application may believe to speak of the caller or of the request, and that only a proxy may set.
-_SPOOFABLE: Final = frozenset(
-    [
-        b"x-request-id",
-        b"forwarded",
-        b"x-forwarded",
-        b"x-real-ip",
-        b"client-cert",
-        b"client-cert-chain",
-        b"proxy",
-    ]
-    + [b"x-original-url", b"x-rewrite-url", b"x-http-method", b"x-http-method-override", b"x-method-override"]
-    + [b"-method", b"remote-user", b"x-client-cert", b"x-client-dn", b"x-ssl-cert", b"x-original-method"]
-    + [
-        b"true-client-ip",
-        b"x-client-ip",
-        b"x-cluster-client-ip",
-        b"x-original-uri",
-        b"x-original-host",
-        b"x-host",
-    ]
-)
+# fmt: off
+_HOP_BY_HOP: Final = frozenset([
+    b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer",
+    b"trailers", b"http2-settings",
+])
+# Names that an application may believe to speak of the caller or of the request, and that only a proxy may
+# set.
+_SPOOFABLE: Final = frozenset([
+    b"x-request-id", b"forwarded", b"x-forwarded", b"x-real-ip", b"client-cert", b"client-cert-chain",
+    b"proxy", b"x-original-url", b"x-original-uri", b"x-original-host", b"x-original-method",
+    b"x-rewrite-url", b"x-host", b"x-http-method", b"x-http-method-override", b"x-method-override",
+    b"-method", b"remote-user", b"x-client-cert", b"x-client-dn", b"x-ssl-cert", b"true-client-ip",
+    b"x-client-ip", b"x-cluster-client-ip",
+])
+# fmt: on
 _SPOOFABLE_PREFIXES: Final = (
     *(b"sidecar-", b"x-sidecar-", b"x-forwarded-", b"x-envoy-", b"l5d-", b"x-auth-request-", b"x-pomerium-"),
     *(b"ssl-client-", b"x-ssl-client-", b"x-amzn-mtls-", b"x-remote-", b"x-spiffe-"),
@@ -92,13 +84,19 @@ _SPOOFABLE_PREFIXES: Final = (
 _OWN_IN_ANSWERS: Final = frozenset([b"x-request-id"])
 _OWN_PREFIXES_IN_ANSWERS: Final = (b"sidecar-", b"x-sidecar-", b"x-forwarded-client-cert")
 
-# A Connection header may not nominate these: their removal would change what was judged, or who is believed to call.
+# A Connection header may not nominate these: their removal would change what was judged, or who is believed
+# to call.
 _NOT_NOMINABLE: Final = frozenset(_READ) - {b"connection", b"upgrade"}
 
 MAX_NAME_BYTES: Final = 256
 MAX_HOST_BYTES: Final = 262
 _MEMO: Final = 2048
 _NAMED = {b"keep-alive": (False, frozenset[bytes]()), b"close": (True, frozenset[bytes]())}
+
+Memo = dict[bytes, tuple[bytes, Fate]]
+Classify = Callable[[bytes], tuple[bytes, Fate]]
+request_memo: Final[Memo] = {}
+answer_memo: Final[Memo] = {}
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HOST = re.compile(
@@ -109,7 +107,7 @@ _DEFAULT_PORT: Final = 443
 
 
 def fold_name(name: bytes) -> bytes:
-    """``name`` in lower case with every mark as ``-``: equal for names that an application may take as one."""
+    """``name`` in lower case, every mark as ``-``: equal for names that an application may take as one."""
     return name.translate(_FOLD)
 
 
@@ -123,44 +121,53 @@ def is_framing(folded: bytes) -> bool:
     return folded in (b"content-length", b"transfer-encoding", b"host")
 
 
-@lru_cache(maxsize=_MEMO)
 def request_fate(name: bytes) -> tuple[bytes, Fate]:
-    """(lower-case name, fate) of a request field as received; remembered, since names repeat. 431 for a long name."""
+    """(lower-case name, fate) of a request field as received; never raises. Kept in :data:`request_memo`."""
+    lower, folded = name.lower(), fold_name(name)
+    fate = Fate.FORWARD
     if len(name) > MAX_NAME_BYTES:
-        raise too_large(431, "a header name is too long", "header_name")
-    lower = name.lower()
-    folded = fold_name(name)
+        return lower, Fate.TOO_LONG
     if lower in _READ:
-        return lower, _READ[lower]
-    if folded in _READ or folded in _HOP_BY_HOP or is_spoofable(folded):
-        return lower, Fate.STRIP
-    return lower, Fate.FORWARD
+        fate = _READ[lower]
+    elif folded in _READ or folded in _HOP_BY_HOP or is_spoofable(folded):
+        fate = Fate.STRIP
+    return _remember(request_memo, name, (lower, fate))
 
 
-@lru_cache(maxsize=_MEMO)
 def answer_fate(name: bytes) -> tuple[bytes, Fate]:
-    """(lower-case name, fate) of a field of an upstream's answer: one of framing, CONNECTION, FORWARD and STRIP.
+    """(lower-case name, fate) of a field of an upstream's answer; never raises. Kept in :data:`answer_memo`.
 
-    Raises 502 for a long name.
+    The fate is one of FORWARD, STRIP, TOO_LONG, CONNECTION and the two of framing.
     """
+    lower, folded = name.lower(), fold_name(name)
+    fate = Fate.FORWARD
     if len(name) > MAX_NAME_BYTES:
-        raise upstream_invalid("the service's answer has a header name that is too long", "header_name")
-    lower = name.lower()
-    folded = fold_name(name)
-    if lower in _READ and _READ[lower] in _READ_IN_ANSWERS:
-        return lower, _READ[lower]
-    if folded in _READ or folded in _HOP_BY_HOP:
-        return lower, Fate.STRIP
-    if folded in _OWN_IN_ANSWERS or folded.startswith(_OWN_PREFIXES_IN_ANSWERS):
-        return lower, Fate.STRIP
-    return lower, Fate.FORWARD
+        return lower, Fate.TOO_LONG
+    if lower in _READ_IN_ANSWERS:
+        fate = _READ[lower]
+    elif folded in _READ or folded in _HOP_BY_HOP or _is_own_in_answers(folded):
+        fate = Fate.STRIP
+    return _remember(answer_memo, name, (lower, fate))
+
+
+def _is_own_in_answers(folded: bytes) -> bool:
+    return folded in _OWN_IN_ANSWERS or folded.startswith(_OWN_PREFIXES_IN_ANSWERS)
+
+
+def _remember(memo: Memo, name: bytes, fate: tuple[bytes, Fate]) -> tuple[bytes, Fate]:
+    # A dict that begins anew when it is full: a look-up in it costs a third of one in an LRU cache, and all
+    # that a caller can win by filling it is that names are classified again, 2 us each.
+    if len(memo) >= _MEMO:
+        memo.clear()
+    memo[name] = fate
+    return fate
 
 
 def parse_connection(value: bytes) -> tuple[bool, frozenset[bytes]]:
     """(whether ``close`` is asked for, the folded names to strip) of all Connection fields, joined by commas.
 
-    RFC 9110 7.6.1. Raises 400 for what is no list of tokens, and when a field is nominated whose removal would change
-    framing, target or identity.
+    RFC 9110 7.6.1. Raises 400 for what is no list of tokens, and when a field is nominated whose removal
+    would change framing, target or identity.
     """
     known = _NAMED.get(value)
     if known is not None:
@@ -183,7 +190,7 @@ def parse_connection(value: bytes) -> tuple[bool, frozenset[bytes]]:
 
 @lru_cache(maxsize=_MEMO)
 def canonical_host(value: bytes) -> bytes:
-    """Host in lower case, without one trailing dot and without the port 443; anything but ``name[:port]`` is 400."""
+    """Host in lower case, without one trailing dot and the port 443; 400 for all but ``name[:port]``."""
     found = _HOST.fullmatch(value) if len(value) <= MAX_HOST_BYTES else None
     if found is None:
         raise malformed("the Host field is not a host name with an optional port")

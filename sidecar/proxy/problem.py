@@ -1,7 +1,7 @@
 """The answers that the sidecar makes itself: problem documents (RFC 9457). Pure.
 
-They say which reason, and under which id the record is found. They never say policy text, addresses of the upstream,
-or anything that the caller sent.
+They say which reason, and under which id the record is found. They never say policy text, addresses of the
+upstream, or anything that the caller sent.
 """
 
 from __future__ import annotations
@@ -76,8 +76,9 @@ def render_problem(
 ) -> tuple[bytes, int]:
     """(the whole answer, the number of body bytes in it). About 3 us.
 
-    ``head_only`` answers a HEAD request: the length is told and the body left out. A 405 always says what is allowed
-    (RFC 9110 15.5.6); ``allow`` narrows it. ``detail`` is one sentence of ours, which never quotes the caller.
+    ``head_only`` answers a HEAD request: the length is told and the body left out. A 405 always says what is
+    allowed (RFC 9110 15.5.6); ``allow`` narrows it. ``detail`` is one sentence of ours, which never quotes
+    the caller.
     """
     body = msgspec.json.encode(
         _Document(

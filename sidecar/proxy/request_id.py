@@ -1,7 +1,8 @@
 """Request ids and trace context: one id per call, one span per hop.
 
-Ids are ULIDs: 48 bits of milliseconds, then 80 bits of which the upper 60 are random and the last 20 count, so that
-making one costs two table look-ups. They name calls; they are not secrets and nothing is granted for knowing one.
+Ids are ULIDs: 48 bits of milliseconds, then 80 bits of which the upper 60 are random and the last 20 count,
+so that making one costs two table look-ups. They name calls; they are not secrets and nothing is granted for
+knowing one.
 """
 
 from __future__ import annotations
@@ -13,8 +14,12 @@ import re
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32, as the ULID text says
 _PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
 _COUNT_BITS = 20
+_UPPER_BITS = 60
 
-_TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[\x21-\x7e]*)?")
+_IDS = rb"-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+# No comma anywhere: two fields joined by one are not one valid field.
+_TRACEPARENT = re.compile(rb"00" + _IDS + rb"|(?!00|ff)[0-9a-f]{2}" + _IDS + rb"(?:-[\x21-\x2b\x2d-\x7e]*)?")
+_ODD = frozenset(b"13579bdf")
 _TRACESTATE = re.compile(rb"[\x20-\x7e]{1,512}")
 _MAX_TRACESTATE_MEMBERS = 32
 
@@ -28,32 +33,45 @@ def encode_base32(value: int, length: int) -> str:
     return "".join(reversed(out))
 
 
+def _encode_time(millisecond: int) -> str:
+    """As ``encode_base32(millisecond, 10)``, in half the time."""
+    upper, lower = divmod(millisecond, 1 << 20)
+    return (
+        _PAIRS[(upper >> 20) & 1023]
+        + _PAIRS[(upper >> 10) & 1023]
+        + _PAIRS[upper & 1023]
+        + _PAIRS[lower >> 10]
+        + _PAIRS[lower & 1023]
+    )
+
+
 class RequestIds:
     """Makes ULIDs; each is unique, those of one millisecond sort in the order in which they were made."""
 
-    __slots__ = ("_count", "_millisecond", "_prefix", "_random", "_random_part", "_time_part")
+    __slots__ = ("_count", "_millisecond", "_prefix", "_random", "_upper", "_upper_part")
 
     def __init__(self, seed: bytes | None = None) -> None:
-        self._random = random.Random(seed if seed is not None else os.urandom(32))  # noqa: S311 (ids, not secrets)
+        self._random = random.Random(os.urandom(32) if seed is None else seed)  # noqa: S311 (ids, not secrets)
+        # One bit is kept back, so that it can be counted up when the lower bits have run out.
+        self._upper = self._random.getrandbits(_UPPER_BITS - 1)
+        self._upper_part = encode_base32(self._upper, _UPPER_BITS // 5)
         self._millisecond = -1
-        self._renew_random()
-
-    def _renew_random(self) -> None:
-        self._random_part = encode_base32(self._random.getrandbits(60), 12)
+        self._prefix = ""
         self._count = 0
-        self._millisecond = -1
 
     def new(self, wall_s: float) -> str:
-        """A fresh 26-character ULID for the wall-clock time ``wall_s``."""
+        """A fresh 26-character ULID for the wall-clock time ``wall_s``. 0.3 us, 1 us for the first of a millisecond."""
         millisecond = int(wall_s * 1000)
+        if self._count >> _COUNT_BITS:
+            self._count = 0
+            self._upper += 1
+            self._upper_part = encode_base32(self._upper, _UPPER_BITS // 5)
+            self._millisecond = -1
         if millisecond != self._millisecond:
             self._millisecond = millisecond
-            self._prefix = encode_base32(millisecond, 10) + self._random_part
+            self._prefix = _encode_time(millisecond) + self._upper_part
         count = self._count
         self._count = count + 1
-        if count == 1 << _COUNT_BITS:
-            self._renew_random()
-            return self.new(wall_s)
         return self._prefix + _PAIRS[count >> 10] + _PAIRS[count & 1023]
 
     def new_trace(self) -> tuple[str, str]:
@@ -66,18 +84,17 @@ class RequestIds:
 
 
 def parse_traceparent(value: bytes) -> tuple[str, str] | None:
-    """(trace id, flags) of a valid W3C ``traceparent``, flags masked to the one defined bit; None if it is not valid."""
-    found = _TRACEPARENT.fullmatch(value)
-    if found is None:
+    """(trace id, flags) of a W3C ``traceparent``, flags masked to the one defined bit; None if it is not valid.
+
+    A version after 00 is read as 00, what it adds is left out. 0.6 us.
+    """
+    if _TRACEPARENT.fullmatch(value) is None:
         return None
-    version, trace, parent, flags, rest = found.groups()
-    if version == b"ff" or (version == b"00" and rest) or not trace.strip(b"0") or not parent.strip(b"0"):
-        return None
-    return trace.decode(), f"{int(flags, 16) & 1:02x}"
+    return value[3:35].decode("ascii"), "01" if value[54] in _ODD else "00"
 
 
 def parse_tracestate(value: bytes) -> bytes | None:
-    """``value``, all ``tracestate`` fields joined by commas; None when it is too long, has too many members or no text."""
+    """``value``, all ``tracestate`` fields joined by commas; None if it is too long or no list of text."""
     if _TRACESTATE.fullmatch(value) is None or value.count(b",") >= _MAX_TRACESTATE_MEMBERS:
         return None
     return value

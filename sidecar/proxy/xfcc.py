@@ -12,9 +12,9 @@ _PLAIN = re.compile(
 
 
 def build_xfcc(own_id: str, peer: Peer) -> bytes:
-    """The header's value for calls of ``peer``: ``By=<own id>;Hash=<leaf's SHA-256>;URI=<peer's id>``. Once a connection.
+    """``By=<own id>;Hash=<SHA-256 of the peer's leaf>;URI=<peer's id>``, made once a connection.
 
-    SPIFFE IDs cannot hold what the grammar would have to quote (C9). Should one ever: ValueError, and no call.
+    SPIFFE IDs cannot hold what the grammar would have to quote (C9); should one ever, ValueError.
     """
     text = f"By={own_id};Hash={peer.leaf_sha256};URI={peer.id_text}"
     if _PLAIN.fullmatch(text) is None:
