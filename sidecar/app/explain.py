@@ -1,4 +1,4 @@
-"""Answers what would become of a call, as the data plane would read it: strict target first, then the decision."""
+"""Answers what would become of a call, read as the data plane reads it: strict target, then decision."""
 
 from __future__ import annotations
 

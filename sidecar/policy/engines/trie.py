@@ -20,7 +20,7 @@ _LITERAL, _ONE, _ANY_NUMBER = range(3)
 
 @dataclass(frozen=True, slots=True)
 class Hit(Generic[T]):
-    """A pattern that covers a path, its rank (less is more specific), and the order and value it came with."""
+    """A pattern that covers a path: its rank (less is more specific), the order and value it came with."""
 
     rank: Rank
     order: int
@@ -29,7 +29,7 @@ class Hit(Generic[T]):
 
 
 class _Node(Generic[T]):
-    """What begins with these segments. ``ends``: patterns that end here; ``opens``: those with ``**`` here."""
+    """Begins with these segments. ``ends``: patterns that end here; ``opens``: those with ``**`` here."""
 
     __slots__ = ("ends", "literals", "one", "opens")
 
