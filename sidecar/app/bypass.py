@@ -17,7 +17,7 @@ _LOCAL_IPV4 = re.compile(r"\|-- ([0-9.]+)\n\s+/32 host LOCAL")
 
 
 def local_addresses(proc: Path = Path("/proc/net")) -> list[str]:
-    """This network namespace's own addresses without loopback and link-local ones, as Linux lists them; at most 64."""
+    """This network namespace's own addresses as Linux lists them, without loopback and link-local ones."""
     found: dict[str, None] = {}
     for text in [*_read_ipv4(proc / "fib_trie"), *_read_ipv6(proc / "if_inet6")]:
         address = ipaddress.ip_address(text)

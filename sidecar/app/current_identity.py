@@ -21,8 +21,8 @@ Record = Callable[[str, Mapping[str, object]], None]
 class CurrentIdentity:
     """Takes snapshots from a source; hands out the context for new handshakes while the own SVID lasts.
 
-    ``record`` writes an audit event, ``on_bundles`` hears of bundles that are not the ones before, so that open
-    connections can be judged anew.
+    ``record`` writes an audit event, ``on_bundles`` hears of bundles that are not the ones before, so that
+    open connections can be judged anew.
     """
 
     def __init__(

@@ -26,9 +26,6 @@ class Traffic(Protocol):
     @property
     def open_calls(self) -> int: ...
 
-    @property
-    def is_draining(self) -> bool: ...
-
 
 class Operations:
     """Answers for :class:`sidecar.admin.server.AdminServer`; each operation leaves an ``admin`` record."""
@@ -61,6 +58,7 @@ class Operations:
         self._explain = explain
         self._began_s = clock.monotonic_s()
         self.is_ready = False
+        self.is_draining = False
 
     def status(self) -> dict[str, Any]:
         """Everything an operator asks first; no secret among it."""
@@ -71,7 +69,7 @@ class Operations:
             "pid": os.getpid(),
             "uptime_s": round(self._clock.monotonic_s() - self._began_s),
             "ready": self.health("readyz").ok,
-            "draining": self._traffic.is_draining,
+            "draining": self.is_draining,
             "listen": f"{self._settings.listen.host}:{self._port()}",
             "upstream": str(self._settings.upstream),
             "svid": {**describe(self._identity.snapshot), "trouble": self._identity.trouble},
@@ -101,7 +99,7 @@ class Operations:
         return self._grants.listing()
 
     def explain(self, question: bytes) -> dict[str, Any]:
-        """What would become of a call, judged by the policy and the grants in force. ConfigurationError if it is none."""
+        """What would become of a call now. Raises ConfigurationError when ``question`` is none."""
         return self._explain(question)
 
     async def submit_order(self, data: bytes, peer: PeerCred) -> dict[str, Any]:
@@ -133,7 +131,7 @@ class Operations:
                 Check("started", self.is_ready, "the listener is not open"),
                 Check("identity", self._identity.is_fit(), "the own SVID has ended"),
                 Check("audit", self._audit.available, "the audit log cannot be written"),
-                Check("draining", not self._traffic.is_draining, "draining"),
+                Check("draining", not self.is_draining, "draining"),
             )
         )
 

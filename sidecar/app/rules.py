@@ -19,7 +19,7 @@ Record = Callable[[str, Mapping[str, object]], None]
 
 
 class Rules:
-    """Reads the policy file and the signers file; ``policy`` and ``signers`` are what was read last without a mistake."""
+    """Reads policy file and signers file; ``policy`` and ``signers`` are what was last read without a mistake."""
 
     def __init__(self, policy: Path, signers: Path | None, clock: Clock, metrics: SidecarMetrics) -> None:
         self._policy_path = policy
@@ -33,8 +33,8 @@ class Rules:
     def reload(self, record: Record) -> bool:
         """Reads both files anew; whether anything changed.
 
-        Raises :class:`ProblemsError` with every mistake in both of them; what was in force then stays so, both of it,
-        and the attempt is recorded.
+        Raises :class:`ProblemsError` with every mistake in both of them; what was in force then stays so,
+        both of it, and the attempt is recorded.
         """
         try:
             policy, signers = read_rules(self._policy_path, self._signers_path)

@@ -1,4 +1,4 @@
-"""The state directory: made for its owner only, and refused where somebody else could change what is in it."""
+"""The state directory: made for its owner only, refused where somebody else may change it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sidecar.errors import StateError
 def open_state_dir(path: Path) -> None:
     """Makes ``path`` (0700, with its parents) if it is missing, and checks whose it is.
 
-    Raises :class:`StateError` when it is no directory, belongs to another user, or may be written by others: whoever
-    can write there can forge grants and replace the log.
+    Raises :class:`StateError` when it is no directory, belongs to another user, or may be written by others:
+    whoever can write there can forge grants and replace the log.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -32,8 +32,9 @@ def open_state_dir(path: Path) -> None:
         )
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise StateError(
-            f"the state directory {str(path)!r} may be written by others (mode {stat.S_IMODE(status.st_mode):04o}); "
-            "chmod it to 0700, or set SIDECAR_STATE_DIR to a directory below it, which is then made so"
+            f"the state directory {str(path)!r} may be written by others "
+            f"(mode {stat.S_IMODE(status.st_mode):04o}); chmod it to 0700, or set SIDECAR_STATE_DIR to a "
+            "directory below it, which is then made so"
         )
     if not os.access(path, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         raise StateError(f"the state directory {str(path)!r} may not be written by uid {os.geteuid()}")

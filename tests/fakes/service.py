@@ -18,7 +18,7 @@ class Visit:
 
     def __init__(self, link: socket.socket) -> None:
         self.link = link
-        self.received = b""
+        self.received = bytearray()
         self._taken = 0
 
     def read_some(self) -> bytes:
@@ -35,7 +35,7 @@ class Visit:
         while True:
             end = self.received.find(b"\r\n\r\n", self._taken)
             if end >= 0:
-                head = self.received[self._taken : end + 4]
+                head = bytes(self.received[self._taken : end + 4])
                 self._taken = end + 4
                 return head
             if not self.read_some():
@@ -45,7 +45,7 @@ class Visit:
         """The next ``count`` bytes, fewer if the connection ends."""
         while len(self.received) - self._taken < count and self.read_some():
             pass
-        taken = self.received[self._taken : self._taken + count]
+        taken = bytes(self.received[self._taken : self._taken + count])
         self._taken += len(taken)
         return taken
 
@@ -100,14 +100,14 @@ class RecordingService:
     @property
     def received(self) -> bytes:
         """All bytes of all connections so far."""
-        return b"".join(visit.received for visit in self.visits)
+        return b"".join(bytes(visit.received) for visit in self.visits)
 
     def heads(self) -> list[bytes]:
         """The request heads that came, in order of arrival; right while no body looks like a head."""
         return [
             part + b"\r\n\r\n"
             for visit in self.visits
-            for part in visit.received.split(b"\r\n\r\n")
+            for part in bytes(visit.received).split(b"\r\n\r\n")
             if b" HTTP/1.1\r\n" in part
         ]
 
