@@ -80,7 +80,7 @@ class GrantBook:
                 yield held.grant.id, held.end_s(wall_s, boot_s)
 
     def find(self, caller: str, method: str, segments: Segments, wall_s: float) -> tuple[str, float] | None:
-        """Id and end of the grant for this call that lasts longest and has a use left; None if there is none."""
+        """Id and end of the grant for this call that lasts longest, a use left; None if there is none."""
         candidates = self._holdings.candidates(caller)
         if not candidates:
             return None
