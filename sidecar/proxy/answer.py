@@ -137,7 +137,7 @@ def parse_answer(head: bytes, method: str) -> Answer:
 
 
 def write_answer_head(answer: Answer, request_id: str, close: bool, *, is_http10: bool = False) -> bytes:
-    """The head for the caller; the body goes as :func:`frame_for_caller` says. ``close`` announces the end."""
+    """The head for the caller; its body goes as :func:`frame_for_caller` says. ``close`` announces an end."""
     end = b"\r\n\r\n"
     if close or is_http10:
         end = b"\r\nconnection: close\r\n\r\n"

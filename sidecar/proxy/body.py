@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Final
 
 from sidecar.proxy.errors import malformed, too_large
+from sidecar.proxy.fields import fold_name, is_framing
 
 MAX_CHUNK_SIZE_DIGITS: Final = 16
 MAX_CHUNK_EXTENSION_BYTES: Final = 256
@@ -22,8 +23,13 @@ MAX_TRAILER_FIELDS: Final = 32
 _MAX_SIZE_LINE_BYTES: Final = MAX_CHUNK_SIZE_DIGITS + MAX_CHUNK_EXTENSION_BYTES + 2
 
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,18}")
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[\t\x20-\x7e]*)?)")
-_TRAILER_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}:[\t\x20-\x7e\x80-\xff]*")
+# RFC 9112 7.1.1 without the white space that it calls bad: llhttp refuses that too.
+_TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_QUOTED: Final = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e]|\\[\t\x20-\x7e])*"'
+_EXTENSION: Final = rb";" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?"
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:" + _EXTENSION + rb")*)")
+_PLAIN_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
+_TRAILER_LINE = re.compile(rb"(" + _TOKEN + rb"):[\t\x20-\x7e\x80-\xff]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,7 @@ UNTIL_CLOSE: Final = Framing()
 
 @lru_cache(maxsize=1024)
 def parse_content_length(value: bytes) -> Framing:
-    """The framing that a Content-Length of ``value`` makes; 400 unless it is one plain number below 2^63 (A4)."""
+    """The framing that a Content-Length of ``value`` makes; 400 unless that is a plain number below 2^63."""
     if _LENGTH.fullmatch(value) is None or (length := int(value)) >= 1 << 63:
         raise malformed("Content-Length is not a plain decimal number")
     return Framing(length=length) if length else NO_BODY
@@ -89,7 +95,7 @@ _SIZE, _DATA, _DATA_END, _TRAILERS = range(4)
 
 
 class ChunkedDecoder:
-    """The chunked coding, fed with any slicing of the bytes; extensions are dropped, trailers too.
+    """The chunked coding, fed with any slicing of the bytes; extensions are dropped, trailers too (A33).
 
     Raises :class:`~sidecar.proxy.errors.MessageError` (400) for every deviation; it must not be fed again
     after that.
@@ -109,8 +115,8 @@ class ChunkedDecoder:
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """(decoded body bytes in ``data``, bytes after the body)."""
         out: list[bytes] = []
-        position = 0
-        while position < len(data) and not self.done:
+        position, size = 0, len(data)
+        while position < size and not self.done:
             if self._state == _DATA:
                 piece = data[position : position + self._left]
                 out.append(piece)
@@ -119,6 +125,16 @@ class ChunkedDecoder:
                 if not self._left:
                     self._state = _DATA_END
                 continue
+            if self._state == _SIZE and not self._line:
+                # A whole chunk at once, if it is all there and plain; one byte a chunk is the dearest body
+                # there is.
+                found = _PLAIN_SIZE.match(data, position)
+                if found is not None and (left := int(found[1], 16)):
+                    start = found.end()
+                    if data[start + left : start + left + 2] == b"\r\n":
+                        out.append(data[start : start + left])
+                        position = start + left + 2
+                        continue
             line, position = self._take_line(data, position)
             if line is None:
                 break
@@ -141,7 +157,7 @@ class ChunkedDecoder:
 
     def _check_unfinished(self, line: bytes) -> None:
         if self._state == _SIZE and len(line) > _MAX_SIZE_LINE_BYTES:
-            raise malformed("a chunk extension is too long")
+            raise too_large(400, "a chunk's size and extensions are too long", "chunk_extension_bytes")
         if self._state == _DATA_END and line != b"\r":
             raise malformed("chunk data is longer than its size")
         if self._state == _TRAILERS and len(line) + self._trailer_bytes > MAX_TRAILER_BYTES:
@@ -166,7 +182,7 @@ class ChunkedDecoder:
         extension = len(found[2])
         self._extension_bytes += extension
         if extension > MAX_CHUNK_EXTENSION_BYTES or self._extension_bytes > MAX_BODY_EXTENSION_BYTES:
-            raise malformed("chunk extensions are too long")
+            raise too_large(400, "chunk extensions are too long", "chunk_extension_bytes")
         size = int(found[1], 16)
         if size >= 1 << 63:
             raise malformed("a chunk size is out of range")
@@ -176,10 +192,15 @@ class ChunkedDecoder:
     def _on_trailer(self, line: bytes) -> None:
         self._trailer_bytes += len(line) + 2
         self._trailer_fields += 1
-        if self._trailer_bytes > MAX_TRAILER_BYTES or self._trailer_fields > MAX_TRAILER_FIELDS:
+        if self._trailer_bytes > MAX_TRAILER_BYTES:
             raise too_large(400, "the trailers are too long", "trailer_bytes")
-        if _TRAILER_LINE.fullmatch(line) is None:
+        if self._trailer_fields > MAX_TRAILER_FIELDS:
+            raise too_large(400, "there are too many trailers", "trailer_fields")
+        found = _TRAILER_LINE.fullmatch(line)
+        if found is None:
             raise malformed("a trailer is not a header field")
+        if is_framing(fold_name(found[1])):
+            raise malformed("a trailer says where the message ends or whom it is for")
 
 
 Decoder = LengthDecoder | ChunkedDecoder | CloseDecoder

@@ -34,7 +34,7 @@ def too_large(status: int, detail: str, limit: str) -> MessageError:
 
 
 class UpstreamError(SidecarError):
-    """The upstream failed this call: what the caller gets, and the name for the record's ``outcome.upstream``.
+    """The upstream failed this call: what the caller gets, and what the record's outcome calls it.
 
     ``limit`` names the limit that struck, if one did.
     """

@@ -154,7 +154,7 @@ class _RequestFields(ReceivedFields):
 
 
 def _gather(received: list[tuple[Fate, bytes]]) -> dict[Fate, bytes]:
-    """The fields that are read, by fate; repeated ones are joined by commas if that is sound, else refused."""
+    """The fields that are read, by fate; repeated ones are joined by commas if that is sound."""
     read: dict[Fate, bytes] = {}
     for fate, value in received:
         if fate is _STRIP:

@@ -60,7 +60,7 @@ class RequestIds:
         self._count = 0
 
     def new(self, wall_s: float) -> str:
-        """A fresh 26-character ULID for the wall-clock time ``wall_s``. 0.3 us, 1 us for the first of a millisecond."""
+        """A fresh 26-character ULID for the wall-clock time ``wall_s``. 0.3 to 1 us."""
         millisecond = int(wall_s * 1000)
         if self._count >> _COUNT_BITS:
             self._count = 0
@@ -84,7 +84,7 @@ class RequestIds:
 
 
 def parse_traceparent(value: bytes) -> tuple[str, str] | None:
-    """(trace id, flags) of a W3C ``traceparent``, flags masked to the one defined bit; None if it is not valid.
+    """(trace id, flags) of a W3C ``traceparent``, only the one defined flag kept; None if it is not valid.
 
     A version after 00 is read as 00, what it adds is left out. 0.6 us.
     """

@@ -34,7 +34,7 @@ _FORBIDDEN_ESCAPES = frozenset([*range(0x20), 0x7F, ord("/"), ord("\\")])
 
 
 class Target(NamedTuple):  # made for each call: a frozen dataclass takes three times as long
-    """Canonical ``path`` (ASCII, escaped), its ``segments``, and the ``query`` as received (None without ``?``).
+    """Canonical ``path`` (ASCII, escaped), its ``segments``, the ``query`` as received (None without ``?``).
 
     ``authority`` is that of an absolute-form target, as received; None in origin form.
     """
