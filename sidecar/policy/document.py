@@ -183,7 +183,7 @@ class _Builder:
             case yaml.ScalarEvent():
                 self._check_properties(event)
                 at = _mark(event.start_mark)
-                self._put(Text(event.value, at, event.style is None and event.value in _NOTHING))
+                self._put(Text(event.value, at, not event.style and event.value in _NOTHING))
             case yaml.SequenceStartEvent() | yaml.MappingStartEvent():
                 self._check_properties(event)
                 return self._open(event)

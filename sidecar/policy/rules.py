@@ -27,7 +27,9 @@ def _read_scope(reader: Reader, name: str, node: Node) -> Scope | None:
     entries = reader.table(node, f"scope {name!r}", required=("rules",), optional=options)
     if entries is None or "rules" not in entries:
         return None
-    any_method = reader.value(entries.get("unsafe_any_method"), "unsafe_any_method", parse_flag) or False
+    any_method = reader.value(entries.get("unsafe_any_method"), "unsafe_any_method", parse_flag)
+    if any_method is None:  # a value that does not parse was noted, which is enough
+        any_method = "unsafe_any_method" in entries
     return Scope(
         name,
         _read_rules(reader, entries["rules"], any_method=any_method),
