@@ -108,9 +108,11 @@ def _trace(policy: Policy, found: Examination) -> list[dict[str, str]]:
     denied = Reason(verdict.reason) if not verdict.is_allowed else None
     last = _ENDS_AT.get(denied) if denied is not None else None
     if ruling is not None and last not in ("certificate", "expiry"):
+        # The rate is only looked at where nothing denies any more.
+        is_lifted = verdict.grant is not None or denied is Reason.RATE
         for denial in ruling.denials:
-            results[_STEP_OF[denial]] = "denied" if verdict.grant is None else "lifted"
-        if verdict.grant is None and ruling.denials:
+            results[_STEP_OF[denial]] = "lifted" if is_lifted else "denied"
+        if ruling.denials and not is_lifted:
             last = _STEP_OF[ruling.denials[-1]] if ruling.is_final else "break-glass"
             results[last] = "denied"
     if last is not None:
@@ -147,7 +149,11 @@ def _say(step: str, policy: Policy, found: Examination) -> str:
         case "break-glass":
             if verdict.grant is not None:
                 return f"grant {verdict.grant}"
-            return "no grant in force for this call" if ruling.denials else "none needed"
+            if not ruling.denials:
+                return "none needed"
+            return (
+                "a grant is in force" if verdict.reason == Reason.RATE else "no grant in force for this call"
+            )
         case _:
             rate = identity.rate
             if rate is None:

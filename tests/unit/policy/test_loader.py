@@ -109,7 +109,7 @@ identities:
         "p.yaml:11:11: kind: 'servant' is not one of service, job, agent, vendor, legacy",
         "p.yaml:12:14: scopes: there is no scope 'orders:raed'; did you mean orders:read?",
         "p.yaml:13:11: rate: 'fast' is not a rate; write N/s, N/m or N/h with N from 1 to 1000000",
-        "p.yaml:14:56: an identity of kind agent needs the key 'expires'",
+        "p.yaml:14:58: an identity of kind agent needs the key 'expires'",
     ]
 
 
