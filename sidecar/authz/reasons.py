@@ -95,7 +95,7 @@ ROWS: Final[dict[Reason, Row]] = {
     ),
     Reason.LOCKED: Row(
         _D, "caller", "403",
-        "not given yet: a lock is in force for this identity or service.",
+        "Not given yet: a lock is in force for this identity or service.",
         "Locks are not built yet.",
     ),
     Reason.SCOPE: Row(
@@ -130,17 +130,17 @@ ROWS: Final[dict[Reason, Row]] = {
     ),
     Reason.TASK_BINDING: Row(
         _D, "caller", "403",
-        "not given yet: the task token was issued to another workload.",
+        "Not given yet: the task token was issued to another workload.",
         "Task tokens are not built yet.",
     ),
     Reason.TASK_REVOKED: Row(
         _D, "caller", "403",
-        "not given yet: the task was ended before its time.",
+        "Not given yet: the task was ended before its time.",
         "Task tokens are not built yet.",
     ),
     Reason.TASK_SCOPE: Row(
         _D, "caller", "403",
-        "not given yet: the task does not include this call.",
+        "Not given yet: the task does not include this call.",
         "Task tokens are not built yet.",
     ),
     Reason.RATE: Row(
@@ -151,17 +151,17 @@ ROWS: Final[dict[Reason, Row]] = {
     ),
     Reason.TASK_BUDGET: Row(
         _D, "caller", "403",
-        "not given yet: the task has used up its calls.",
+        "Not given yet: the task has used up its calls.",
         "Task tokens are not built yet.",
     ),
     Reason.BROWNOUT: Row(
         _D, "caller", "403",
-        "not given yet: a legacy identity in its announced outage.",
+        "Not given yet: a legacy identity in its announced outage.",
         "Brownouts are not built yet.",
     ),
     Reason.POLICY_UNAVAILABLE: Row(
         _D, "caller", "503",
-        "not given yet: a remote policy engine did not answer.",
+        "Not given yet: a remote policy engine did not answer.",
         "Remote engines are not built yet; the built-in one cannot be away.",
     ),
     Reason.AUDIT_UNAVAILABLE: Row(
@@ -211,7 +211,7 @@ ROWS: Final[dict[Reason, Row]] = {
     ),
     Reason.UPSTREAM_IDENTITY: Row(
         _S, "caller", "503",
-        "not given yet: a destination shows another identity than expected.",
+        "Not given yet: a destination shows another identity than expected.",
         "The outbound listener is not built yet.",
     ),
     Reason.UPSTREAM_INVALID: Row(
@@ -227,7 +227,7 @@ ROWS: Final[dict[Reason, Row]] = {
     ),
     Reason.DESTINATION: Row(
         _S, "local application", "403",
-        "not given yet: a destination that is not configured.",
+        "Not given yet: a destination that is not configured.",
         "The outbound listener is not built yet.",
     ),
     Reason.OVERLOADED: Row(

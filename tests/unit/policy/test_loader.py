@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -298,3 +299,12 @@ def test_a_changed_character_never_breaks_the_loader(data):
         for identity in policy.identities.values():
             assert identity.owner in policy.owners and identity.scopes and identity.kind
             assert all(policy.scopes[name].rules for name in identity.scopes)
+
+
+def test_the_examples_of_the_reference_load():
+    blocks = re.findall(
+        r"^```yaml\n(.*?)^```", (ROOT / "docs" / "policy.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert len(blocks) == 3
+    for block in blocks:
+        assert parse_policy(block.encode(), "docs/policy.md").identities
