@@ -36,7 +36,7 @@ class AnswerReader:
         self._interim_count = 0
         self._method = ""
         self.answer: Answer | None = None
-        self.interim: list[Answer] = []
+        self.interim: tuple[Answer, ...] = ()
         self.has_read = False
         self.has_excess = False
         self.is_done = False
@@ -47,7 +47,7 @@ class AnswerReader:
         self._decoder = None
         self._interim_count = 0
         self.answer = None
-        self.interim = []
+        self.interim = ()
         self.has_read = False
         self.has_excess = False
         self.is_done = False
@@ -111,4 +111,4 @@ class AnswerReader:
         if self._interim_count > MAX_INTERIM:
             raise upstream_invalid("the service sent too many interim answers", "interim_answers")
         if answer.status != 100:
-            self.interim.append(answer)
+            self.interim = (*self.interim, answer)

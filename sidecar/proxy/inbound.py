@@ -51,6 +51,7 @@ class Inbound:
         self._timer: asyncio.TimerHandle | None = None
         self._trust: TrustCheck | None = None
         self._empty: asyncio.Event | None = None
+        self._generation = judge.generation
 
     @property
     def connections(self) -> int:
@@ -99,10 +100,13 @@ class Inbound:
         nothing due."""
         clock = self._clock
         now_s, wall_s, boot_s = clock.monotonic_s(), clock.wall_s(), clock.boottime_s()
+        generation = self._context.judge.generation
+        review = generation != self._generation
+        self._generation = generation
         due = [connection for connection in self._connections if connection.next_check_s <= now_s]
         for connection in due:
             try:
-                connection.check(now_s, wall_s, boot_s)
+                connection.check(now_s, wall_s, boot_s, review=review)
             except Exception:
                 log.exception("a connection could not be checked")
                 connection.cut(Reason.INTERNAL)

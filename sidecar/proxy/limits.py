@@ -12,8 +12,8 @@ BUFFER_HIGH_BYTES: Final = 64 * 1024
 """Above this much unsent or unread, the side that sends is no longer read."""
 BUFFER_LOW_BYTES: Final = 16 * 1024
 REST_BYTES: Final = 64 * 1024
-"""How much of a body that nobody wants is read before the connection is closed instead."""
-LINGER_S: Final = 1.0
+"""How much of a body that nobody wants is read, and for how long, before the connection is closed instead."""
+REST_S: Final = 1.0
 OPEN_LINE_AFTER_S: Final = 10.0
 SWEEP_S: Final = 0.25
 IDLE_CHECK_S: Final = 1.0

@@ -5,26 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from sidecar.authz.call import Verdict
 from sidecar.authz.reasons import Reason
 from sidecar.errors import OrderRefused, SidecarError
-from sidecar.proxy.call_record import CallRecord
 from sidecar.proxy.context import ProxyContext
 
 Opened = Callable[[Reason | None], None]
 """Called once: with None when everything is on disk, else with the reason to refuse the call."""
 
 
-def open_durably(context: ProxyContext, record: CallRecord, done: Opened) -> None:
+def open_durably(
+    context: ProxyContext, verdict: Verdict, call_id: str, write_open: Callable[[], None], done: Opened
+) -> None:
     """Begins both writes at once and calls ``done`` when both are on disk or one cannot be.
 
     The use is reserved before anything else happens, so that calls side by side cannot take the same last
     one. If none is left, the denial that the grant had lifted stands again.
     """
-    verdict = record.standing.verdict
     opening = _Opening(done, 1 if verdict.grant is None else 2)
     if verdict.grant is not None:
         try:
-            use = context.grants.record_use(verdict.grant, record.call_id)
+            use = context.grants.record_use(verdict.grant, call_id)
         except OrderRefused:
             opening.settle(Reason(verdict.lifted[0]) if verdict.lifted else Reason.SCOPE)
             return
@@ -32,7 +33,7 @@ def open_durably(context: ProxyContext, record: CallRecord, done: Opened) -> Non
             opening.settle(Reason.AUDIT_UNAVAILABLE)
             return
         use.add_done_callback(opening.on_use)
-    record.write_open()
+    write_open()
     context.audit.when_durable(opening.on_durable)
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from sidecar.audit.record import Intent
-from sidecar.authz.call import Call, Verdict
+from sidecar.authz.call import Call
 from sidecar.authz.reasons import Reason
 from sidecar.identity.peer import Peer
-from sidecar.proxy.accounts import Standings, build_caller, build_denial
+from sidecar.proxy.accounts import Standing, Standings, build_caller, build_denial
 from sidecar.proxy.body import NO_BODY, Decoder, build_decoder
-from sidecar.proxy.call_record import CallRecord
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.errors import MessageError, too_large
-from sidecar.proxy.exchange import CallerSide, Exchange
+from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.limits import REST_BYTES
+from sidecar.proxy.open_call import CallerSide
 from sidecar.proxy.refusal import Refusal, status_of
 from sidecar.proxy.request import Request, parse_request
 
@@ -32,7 +32,7 @@ class Reception:
         self._context = context
         self._peer = peer
         self._ends_s = certificates_end_s
-        self._standings = Standings(peer)
+        self._standings = Standings(peer, context.accounts)
         self._nobody = build_caller(peer)
         self.body = b""
         self.decoder: Decoder | None = None
@@ -64,12 +64,23 @@ class Reception:
         )
         verdict = context.judge.decide(call)
         standing = self._standings.find(verdict)
+        standing.counter.value += 1
         intent = Intent(request.method, target.path, verdict.route, verdict.scope, request.purpose)
-        context.accounts.count_verdict(verdict.effect, verdict.reason)
-        record = CallRecord(context, call_id, intent, standing, trace, started_s, wall_s)
         if verdict.effect != "allow":
-            return self._deny(verdict, record, request, side)
-        return Exchange(context, side, request, call, record, self.decoder)
+            return self._deny(standing, intent, request, side, call_id, started_s, wall_s, trace)
+        return Exchange(
+            context,
+            side,
+            request,
+            call,
+            intent,
+            standing,
+            self.decoder,
+            call_id,
+            trace,
+            started_s,
+            wall_s,
+        )
 
     def refuse_message(
         self,
@@ -97,7 +108,7 @@ class Reception:
             f"00-{trace}-{span}-01",
             close=True,
             is_bad_message=True,
-            received=len(self.body),
+            received=0 if request is None else len(self.body),
             limit=error.limit,
         )
 
@@ -118,23 +129,32 @@ class Reception:
         trace, flags = request.trace
         return f"00-{trace}-{self._context.ids.new_span()}-{flags}"
 
-    def _deny(self, verdict: Verdict, record: CallRecord, request: Request, side: CallerSide) -> Refusal:
-        reason = Reason(verdict.reason)
-        close = (
-            request.close or side.is_ending or self._context.is_draining or not self._is_rest_small(request)
-        )
+    def _deny(
+        self,
+        standing: Standing,
+        intent: Intent,
+        request: Request,
+        side: CallerSide,
+        call_id: str,
+        started_s: float,
+        wall_s: float,
+        trace: str,
+    ) -> Refusal:
+        verdict = standing.verdict
+        reason = verdict.denial
+        is_last = request.close or side.is_ending or self._context.is_draining
         return Refusal(
-            record.call_id,
-            record.wall_s,
-            record.started_s,
+            call_id,
+            wall_s,
+            started_s,
             status_of(reason),
             reason,
             verdict.detail,
-            record.standing.caller,
-            record.intent,
-            record.standing.decision,
-            record.trace,
-            close,
+            standing.caller,
+            intent,
+            standing.decision,
+            trace,
+            close=is_last or not self._is_rest_small(request),
             received=len(self.body),
             retry_after_s=verdict.retry_after_s if reason is Reason.RATE else None,
         )

@@ -114,7 +114,8 @@ class UpstreamPool:
             idle = self._idle
             while idle:
                 connection = idle.pop()
-                if connection.is_quiet():
+                poll = connection.poll
+                if poll is None or not poll.poll(0):
                     connection.user = user
                     connection.uses += 1
                     return connection
@@ -122,9 +123,9 @@ class UpstreamPool:
         self._wait(user, fresh)
         return None
 
-    def cancel(self, user: UpstreamUser) -> None:
+    def cancel(self, user: object) -> None:
         """``user`` waits no longer; nothing happens if it does not wait."""
-        self._waits.pop(user, None)
+        self._waits.pop(user, None)  # type: ignore[call-overload]
 
     def take_back(self, connection: UpstreamConnection) -> None:
         """From a call that is done with it; the next one that waits gets it at once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+from collections.abc import Callable
 from typing import Protocol, cast
 
 from sidecar.proxy.answer_reader import AnswerReader
@@ -52,20 +53,14 @@ class UpstreamConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_home",
-        "_poll",
-        "_transport",
-        "idle_since_s",
-        "is_open",
-        "is_paused",
-        "reader",
-        "user",
-        "uses",
+        *("_home", "_transport", "idle_since_s", "is_open", "is_paused", "poll", "reader", "user", "uses"),
+        "write",
     )
 
     def __init__(self, home: Home, max_head_bytes: int) -> None:
         self._home = home
-        self._poll: select.poll | None = None
+        self.poll: select.poll | None = None
+        self.write: Callable[[bytes], None] = _drop
         self._transport: asyncio.Transport | None = None
         self.reader = AnswerReader(max_head_bytes)
         self.user: UpstreamUser | None = None
@@ -73,17 +68,6 @@ class UpstreamConnection(asyncio.Protocol):
         self.idle_since_s = 0.0
         self.is_open = False
         self.is_paused = False
-
-    def is_quiet(self) -> bool:
-        """Whether nothing unread lies in the kernel, neither bytes nor an end of stream. One system call.
-
-        The loop would tell later in the same turn, when a request has already been written after them.
-        """
-        return self._poll is None or not self._poll.poll(0)
-
-    def write(self, data: bytes) -> None:
-        assert self._transport is not None
-        self._transport.write(data)
 
     def pause_reading(self) -> None:
         if self._transport is not None and self.is_open and not self.is_paused:
@@ -116,12 +100,13 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self.write = self._transport.write
         self._transport.set_write_buffer_limits(high=BUFFER_HIGH_BYTES, low=BUFFER_LOW_BYTES)
         self.is_open = True
         link = transport.get_extra_info("socket")
         if link is not None:
-            self._poll = select.poll()
-            self._poll.register(link.fileno(), _UNASKED)
+            self.poll = select.poll()
+            self.poll.register(link.fileno(), _UNASKED)
 
     def data_received(self, data: bytes) -> None:
         user = self.user
@@ -135,7 +120,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended(exc)
-        self._transport = self._poll = None
+        self._transport = self.poll = None
+        self.write = _drop
 
     def pause_writing(self) -> None:
         if self.user is not None:
@@ -152,3 +138,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.discard()
         if user is not None:
             user.upstream_lost(exc)
+
+
+def _drop(data: bytes) -> None:
+    """Where there is no connection any more."""
