@@ -84,7 +84,7 @@ class Exchange(OpenCall):
     def break_off(self, error: MessageError) -> None:
         """The body is bad or ended too early: the upstream's request stays without its end."""
         if not self._head_is_sent and not self._is_open_written:
-            self._refuse(error.status, error.reason, error.detail, is_bad_message=True, limit=error.limit)
+            self._refuse(error.status, error.reason, error.detail, close=True, limit=error.limit)
             return
         if error.limit is not None:
             self._context.accounts.count_limit(error.limit)

@@ -233,7 +233,7 @@ class OpenCall:
         reason: Reason,
         detail: str,
         *,
-        is_bad_message: bool = False,
+        close: bool = False,
         limit: str | None = None,
     ) -> None:
         """Not permitted after all; nothing has gone upstream."""
@@ -250,8 +250,7 @@ class OpenCall:
                 self.intent,
                 build_denial(reason, self.standing.decision),
                 self._trace,
-                close=is_bad_message or self.decoder is not None or self._is_last(),
-                is_bad_message=is_bad_message,
+                close=close or self.decoder is not None or self._is_last(),
                 received=self._received,
                 limit=limit,
             )

@@ -107,7 +107,6 @@ class Reception:
             build_denial(error.reason),
             f"00-{trace}-{span}-01",
             close=True,
-            is_bad_message=True,
             received=0 if request is None else len(self.body),
             limit=error.limit,
         )

@@ -30,9 +30,8 @@ def status_of(reason: Reason) -> int:
 class Refusal:
     """What is answered and what is recorded.
 
-    ``close`` ends the connection after the answer; ``is_bad_message`` says that what follows cannot be read
-    as HTTP. ``started_s`` is monotonic, ``wall_s`` the record's time; ``received`` counts body bytes;
-    ``limit`` is the one that struck.
+    ``close`` ends the connection after the answer. ``started_s`` is monotonic, ``wall_s`` the record's time;
+    ``received`` counts body bytes; ``limit`` is the one that struck.
     """
 
     call_id: str
@@ -46,7 +45,6 @@ class Refusal:
     decision: Decision
     trace: str
     close: bool
-    is_bad_message: bool = False
     received: int = 0
     retry_after_s: int | None = None
     limit: str | None = None

@@ -13,6 +13,7 @@ from sidecar.authz.reasons import Reason
 from sidecar.errors import IdentityError
 from sidecar.identity.bundle import Bundles
 from sidecar.proxy.connection import Connection
+from sidecar.tls.verify import verify_peer
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +49,6 @@ class TrustCheck:
             self._handle.cancel()
 
     def _is_trusted(self, chain: tuple[bytes, ...], connection: Connection) -> bool:
-        from sidecar.tls.verify import verify_peer
-
         try:
             certificates = [x509.load_der_x509_certificate(each) for each in chain]
             spiffe_id = verify_peer(certificates, self._bundles, self._now)
