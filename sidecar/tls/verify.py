@@ -36,7 +36,8 @@ from cryptography.x509.verification import (
 
 from sidecar.errors import IdentityError
 from sidecar.identity.bundle import Bundles
-from sidecar.identity.spiffe_id import SpiffeId, parse_workload_id
+from sidecar.identity.spiffe_id import SpiffeId
+from sidecar.identity.svid import read_workload_id
 
 MAX_CHAIN_CERTIFICATES: Final = 5
 MAX_CHAIN_BYTES: Final = 64 * 1024
@@ -58,7 +59,7 @@ def verify_peer(chain: Sequence[x509.Certificate], bundles: Bundles, now: dateti
     """The workload that ``chain`` (leaf first, the others in any order) proves at the time ``now``, aware.
 
     Raises :class:`IdentityError` and nothing else; there is no other way to be refused, and none to be believed but
-    by the value returned. About 0.2 ms for a chain of two.
+    by the value returned. Well below a millisecond.
     """
     try:
         return _verify(chain, bundles, now)
@@ -79,7 +80,7 @@ def _verify(chain: Sequence[x509.Certificate], bundles: Bundles, now: datetime) 
     leaf, *others = chain
 
     # 2. Read the one name that the leaf claims. It is a claim only until step 5.
-    claimed = _claimed_id(leaf)
+    claimed = read_workload_id(leaf)
 
     # 3. Hold the leaf against the shape that a SPIFFE leaf must have.
     _check_leaf(leaf)
@@ -157,23 +158,11 @@ def _check_digest(certificate: x509.Certificate) -> None:
         )
 
 
-def _claimed_id(leaf: x509.Certificate) -> SpiffeId:
-    """The leaf's only URI, as a workload's SPIFFE ID (X5-01, X5-03, X5-18, ID-01 to ID-12)."""
-    try:
-        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except x509.ExtensionNotFound:
-        raise IdentityError("X5-01", "the leaf has no subject alternative name, so no SPIFFE ID") from None
-    uris = names.value.get_values_for_type(x509.UniformResourceIdentifier)
-    if len(uris) != 1:
-        raise IdentityError("X5-01", f"the leaf has {len(uris)} URI names, expected exactly 1")
-    claimed = parse_workload_id(uris[0])
+def _check_leaf(leaf: x509.Certificate) -> None:
+    """Names, basic constraints, key usage and extended key usage are a leaf's, as strict as the text has them."""
+    names = _find(leaf, x509.SubjectAlternativeName, "X5-01", "subject alternative name")
     if not names.critical and not leaf.subject.rdns:
         raise IdentityError("X5-04", "the leaf has no subject, and its alternative name is not critical")
-    return claimed
-
-
-def _check_leaf(leaf: x509.Certificate) -> None:
-    """Basic constraints, key usage and extended key usage are a leaf's, all three as strict as the text has them."""
     constraints = _find(leaf, x509.BasicConstraints, "X5-05", "basic constraints")
     if constraints.value.ca:
         raise IdentityError("X5-05", "the leaf is an authority: cA is true")
