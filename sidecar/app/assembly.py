@@ -33,6 +33,7 @@ from sidecar.review.question import parse_question
 from sidecar.settings import Settings
 from sidecar.sources import SvidSource, load_source
 from sidecar.tls.acceptor import Acceptor
+from sidecar.tls.refusal import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class Sidecar:
         self.settings = settings
         self.clock = clock
         self.metrics = SidecarMetrics()
+        self.port = settings.listen.port  # the real one once it is open, which it is no more while draining
         self.drain_asked = asyncio.Event()
         self._parts = contextlib.AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,6 +94,7 @@ class Sidecar:
         self.source.watch(self.identity.take, self.identity.fail)
         metrics.build_info.labels(sidecar.__version__, _python_version()).set(1)
         await self.listener.start()
+        self.port = self.listener.port
         self.operations.is_ready = True
         self._begin("housekeeping", self._keep_house())
         self._begin("bypass", self._look_for_bypass())
@@ -99,7 +102,7 @@ class Sidecar:
             "serving",
             extra={
                 "spiffe_id": str(snapshot.svid.spiffe_id),
-                "listen": f"{settings.listen.host}:{self.listener.port}",
+                "listen": f"{settings.listen.host}:{self.port}",
                 "upstream": str(settings.upstream),
                 "policy": self.rules.policy.sha256,
             },
@@ -165,9 +168,9 @@ class Sidecar:
         acceptor = Acceptor(
             self.identity.context,
             self.inbound.make_connection,
-            self.audit.record_handshake,
-            clock,
+            self._on_refused,
             settings.handshake_timeout_s,
+            self.metrics,
         )
         self.listener = Listener(
             settings.listen.host,
@@ -189,7 +192,7 @@ class Sidecar:
             self.grants,
             self.audit,
             self.inbound,
-            port=lambda: self.listener.port,
+            port=lambda: self.port,
             reload=self.reload,
             drain=self.drain_asked.set,
             explain=lambda question: explain(self.authorizer, parse_question(question)),
@@ -248,6 +251,10 @@ class Sidecar:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("the task %s failed", task.get_name(), exc_info=error)
+
+    def _on_refused(self, refusal: Refusal) -> None:
+        """A refused handshake is no call and has no caller: what the peer claimed is marked as unproven."""
+        self.audit.record_handshake(refusal.source, refusal.rule, refusal.detail, refusal.claimed)
 
     async def _keep_house(self) -> None:
         """Lets time take effect where no call comes by."""
