@@ -58,24 +58,13 @@ def load_signers(path: Path) -> Signers:
     try:
         # A pipe in its place must not block the start.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            _check_owner(path, os.fstat(fd))
+            data = os.read(fd, MAX_FILE_BYTES + 1)
+        finally:
+            os.close(fd)
     except OSError as exc:
         raise ConfigurationError(f"the signers file {str(path)!r} cannot be read: {exc.strerror}") from exc
-    with open(fd, "rb") as file:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigurationError(f"the signers file {str(path)!r} is no regular file")
-        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or status.st_uid not in (os.geteuid(), 0):
-            raise ConfigurationError(
-                f"the signers file {str(path)!r} belongs to uid {status.st_uid} and has mode "
-                f"{stat.S_IMODE(status.st_mode):04o}: who can write it decides who may break the glass; "
-                "give it to root or to us, and chmod it to 0644"
-            )
-        try:
-            data = file.read(MAX_FILE_BYTES + 1)
-        except OSError as exc:
-            raise ConfigurationError(
-                f"the signers file {str(path)!r} cannot be read: {exc.strerror}"
-            ) from exc
     if len(data) > MAX_FILE_BYTES:
         raise ConfigurationError(f"the signers file {str(path)!r} has more than {MAX_FILE_BYTES} bytes")
     try:
@@ -83,6 +72,17 @@ def load_signers(path: Path) -> Signers:
     except UnicodeDecodeError as exc:
         raise ConfigurationError(f"the signers file {str(path)!r} is not UTF-8") from exc
     return parse_signers(text, str(path))
+
+
+def _check_owner(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigurationError(f"the signers file {str(path)!r} is no regular file")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or status.st_uid not in (os.geteuid(), 0):
+        raise ConfigurationError(
+            f"the signers file {str(path)!r} belongs to uid {status.st_uid} and has mode "
+            f"{stat.S_IMODE(status.st_mode):04o}: who can write it decides who may break the glass; "
+            "give it to root or to us, and chmod it to 0644"
+        )
 
 
 def parse_signers(text: str, name: str) -> Signers:
