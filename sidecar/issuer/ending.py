@@ -39,7 +39,7 @@ class SignalledEnding:
         watched = [self._wake_read] if self._tied is None else [self._wake_read, self._tied]
         if not self._ended:
             ready, _, _ = select.select(watched, [], [], seconds)
-            if self._tied in ready and os.read(self._tied, 4096) == b"":  # type: ignore[arg-type]
+            if self._tied in ready and os.read(self._tied, 4096) == b"":
                 self._ended = True
         return self._ended
 
