@@ -25,6 +25,7 @@ NOW = FakeClock().wall_s()
 FOREVER = 4e9
 GRANT = ("g1", NOW + 600)
 DENY = [{"methods": ["GET"], "paths": ["/orders/secret"]}]
+NOTHING = {**ORDERS, "none": [{"methods": ["GET"], "paths": ["/none"]}]}
 SEALED = {
     **ORDERS,
     "orders:seal": {"rules": [{"methods": ["DELETE"], "paths": ["/orders/*"]}], "never_override": "true"},
@@ -124,9 +125,30 @@ def test_a_certificate_ends_to_the_second_although_the_verdict_is_remembered():
 
 def test_each_replica_has_its_own_time_window():
     world = World()
-    ends = [NOW + 10.0 * (1 + place % 40) for place in range(3 * VERDICTS_REMEMBERED)]
-    for end in ends:
+    for place in range(3 * VERDICTS_REMEMBERED):
+        end = NOW + 10.0 * (1 + place % 40)
         assert world.authorizer.decide(call_of(caller=peer_of(not_after_s=end))).until_s == end
+    ruling = world.authorizer._recent.get((WEB, "GET", "/orders/42", None))
+    assert ruling is not None and len(ruling.verdicts) <= VERDICTS_REMEMBERED
+
+
+def test_what_is_remembered_of_one_call_is_not_said_of_another():
+    other = "spiffe://demo.test/other"
+    policy = policy_of([identity(purposes=["buy"]), identity(other, scopes=["none"])], scopes=NOTHING)
+    world = World(policy)
+    asked = [
+        ("GET /orders/42", WEB, None, False, "deny purpose"),
+        ("GET /orders/42", WEB, "buy", False, "allow policy"),
+        ("GET /orders/42", WEB, "sell", False, "deny purpose"),
+        ("GET /orders/42", WEB, "buy", True, "deny task-invalid"),
+        ("POST /orders/42", WEB, "buy", False, "deny scope"),
+        ("GET /other", WEB, "buy", False, "deny scope"),
+        ("GET /orders/42", other, "buy", False, "deny scope"),
+    ]
+    for order in (asked, asked[::-1], asked):
+        for call, caller, purpose, has_task, verdict in order:
+            said = world.ask(call, peer_of(caller), purpose=purpose, has_task=has_task)
+            assert said == verdict, (call, caller, purpose, has_task)
 
 
 def test_one_grant_lifts_all_that_may_be_lifted_at_once():

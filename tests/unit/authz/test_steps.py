@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -45,6 +46,12 @@ def test_denials_are_remembered_until_one_is_final(judgement, said, has_task, de
     assert (ruling.denials, ruling.is_final) == (denials, is_final)
     if denials:
         assert ruling.reason is (denials[-1] if is_final else denials[0])
+
+
+def test_a_choice_of_no_purpose_at_all_permits_none():
+    registered = replace(policy_of().identities[WEB], purposes=frozenset())
+    for purpose in (None, "", "buy"):
+        assert rule_on(registered, Says(PERMIT), call_of(purpose=purpose)).denials == (Reason.PURPOSE,)
 
 
 def test_an_identity_without_end_ends_never():
