@@ -23,7 +23,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 from cryptography.x509.verification import (
     Criticality,
@@ -138,6 +138,12 @@ def _check_key(certificate: x509.Certificate) -> None:
     elif isinstance(key, ec.EllipticCurvePublicKey):
         if not isinstance(key.curve, _CURVES):
             raise IdentityError("KEY", f"a key on the curve {key.curve.name}, expected P-256 or P-384")
+        # The library takes parameters for the curve that they spell; RFC 5480 permits the name and nothing else.
+        if (
+            key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+            not in certificate.tbs_certificate_bytes
+        ):
+            raise IdentityError("KEY", "a key whose curve is given by parameters, expected it by name")
     elif not isinstance(key, ed25519.Ed25519PublicKey):
         raise IdentityError(
             "KEY", f"a key of the kind {type(key).__name__}, expected RSA, P-256, P-384 or Ed25519"

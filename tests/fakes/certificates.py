@@ -24,7 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes, PrivateKeyTypes
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sidecar.identity.bundle import Bundle
@@ -290,6 +290,37 @@ def _sign_weakly(
     signature = key.sign(signed, padding.PKCS1v15(), digest)
     algorithm = _tlv(0x30, _tlv(0x06, weak) + b"\x05\x00")
     return x509.load_der_x509_certificate(_tlv(0x30, signed + algorithm + _tlv(0x03, b"\x00" + signature)))
+
+
+def with_explicit_curve(
+    certificate: x509.Certificate, signer: ec.EllipticCurvePrivateKey
+) -> x509.Certificate:
+    """The same certificate with its P-256 key's curve written out as parameters, signed anew and rightly."""
+    named = _tlv(0x30, bytes.fromhex("06072a8648ce3d0201" + "06082a8648ce3d030107"))
+    explicit = _tlv(0x30, bytes.fromhex("06072a8648ce3d0201") + _explicit_p256())
+    plain = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    point = plain.partition(named)[2]
+    signed = certificate.tbs_certificate_bytes.replace(plain, _tlv(0x30, explicit + point))
+    signed = _tlv(0x30, signed[4:])
+    signature = signer.sign(signed, ec.ECDSA(hashes.SHA256()))
+    algorithm = _tlv(0x30, bytes.fromhex("06082a8648ce3d040302"))
+    return x509.load_der_x509_certificate(_tlv(0x30, signed + algorithm + _tlv(0x03, b"\x00" + signature)))
+
+
+def _explicit_p256() -> bytes:
+    """The parameters of P-256 as RFC 3279, section 2.3.5, spells them: field, curve, base point, order, cofactor."""
+    prime = (1 << 256) - (1 << 224) + (1 << 192) + (1 << 96) - 1
+    b = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    base = ec.derive_private_key(1, ec.SECP256R1()).public_key()
+    point = base.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    field_id = _tlv(0x30, bytes.fromhex("06072a8648ce3d0101") + _integer(prime))
+    curve = _tlv(0x30, _tlv(0x04, (prime - 3).to_bytes(32, "big")) + _tlv(0x04, b.to_bytes(32, "big")))
+    return _tlv(0x30, _integer(1) + field_id + curve + _tlv(0x04, point) + _integer(order) + _integer(1))
+
+
+def _integer(number: int) -> bytes:
+    return _tlv(0x02, number.to_bytes(number.bit_length() // 8 + 1, "big"))
 
 
 def _listed(names: Names) -> list[str | bytes | SpiffeId]:
