@@ -123,39 +123,12 @@ def test_a50_chunks_in_http_1_0() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        *(
-            b"HTTP/1.1 200 O\x01K",
-            b"HTTP/1.1 200 O\x00",
-            b"HTTP/1.1 200 \x7f",
-            b"HTTP/1.1  200 OK",
-            b"HTTP/1.1 20 OK",
-            b"HTTP/1.1",
-        ),
-        *(
-            b"HTTP/1.1 2000 OK",
-            b"HTTP/1.1 000 No",
-            b"HTTP/1.1 099 No",
-            b"HTTP/1.1 600 No",
-            b"HTTP/1.1 999 No",
-            b"HTTP/2.0 200 OK",
-        ),
-        *(
-            b"HTTP/0.9 200 OK",
-            b"HTTP/1.2 200 OK",
-            b"http/1.1 200 OK",
-            b"ICY 200 OK",
-            b"",
-            b"\r\nHTTP/1.1 200 OK",
-            b"HTTP/1.1 2x0 O",
-        ),
-        *(
-            b" HTTP/1.1 200 OK",
-            b"HTTP/1.1\t200 OK",
-            b"HTTP/1.1 200\tOK",
-            b"HTTP/1.1 200 OK\rX",
-            b"HTTP/1.1 200 OK\nX: y",
-            b"GET / HTTP/1.1",
-        ),
+        *(b"HTTP/1.1 200 O\x01K", b"HTTP/1.1 200 O\x00", b"HTTP/1.1 200 \x7f", b"HTTP/1.1  200 OK"),
+        *(b"HTTP/1.1 20 OK", b"HTTP/1.1", b"HTTP/1.1 2000 OK", b"HTTP/1.1 000 No", b"HTTP/1.1 099 No"),
+        *(b"HTTP/1.1 600 No", b"HTTP/1.1 999 No", b"HTTP/2.0 200 OK", b"HTTP/0.9 200 OK"),
+        *(b"HTTP/1.2 200 OK", b"http/1.1 200 OK", b"ICY 200 OK", b"", b"\r\nHTTP/1.1 200 OK"),
+        *(b"HTTP/1.1 2x0 O", b" HTTP/1.1 200 OK", b"HTTP/1.1\t200 OK", b"HTTP/1.1 200\tOK"),
+        *(b"HTTP/1.1 200 OK\rX", b"HTTP/1.1 200 OK\nX: y", b"GET / HTTP/1.1"),
     ],
 )
 def test_a50_bad_status_lines(line: bytes) -> None:
@@ -165,19 +138,8 @@ def test_a50_bad_status_lines(line: bytes) -> None:
 @pytest.mark.parametrize(
     "field",
     [
-        *(
-            b"a : b",
-            b": b",
-            b"a\x00: b",
-            b"a b: c",
-            b"a: b\x00",
-            b"a: b\x01c",
-            b"a: \x7f",
-            b"a: b\rX: y",
-            b"a: b\nX: y",
-            b" folded",
-        ),
-        *(b"no colon", b"a\x80: b"),
+        *(b"a : b", b": b", b"a\x00: b", b"a b: c", b"a: b\x00", b"a: b\x01c", b"a: \x7f"),
+        *(b"a: b\rX: y", b"a: b\nX: y", b" folded", b"no colon", b"a\x80: b"),
     ],
 )
 def test_a50_bad_fields(field: bytes) -> None:
@@ -332,23 +294,9 @@ def test_heads_for_the_caller() -> None:
 
 LINES = st.sampled_from(
     [
-        *(
-            b"HTTP/1.1 200 OK",
-            b"HTTP/1.0 404 No",
-            b"HTTP/1.1 204 No Content",
-            b"Content-Length: 3",
-            b"Content-Length: 0",
-            b"X: y",
-        ),
-        *(
-            b"Transfer-Encoding: chunked",
-            b"Connection: close",
-            b"Connection: x, y",
-            b" fold",
-            b"a: \x00",
-            b": x",
-            b"Upgrade: h2c",
-        ),
+        *(b"HTTP/1.1 200 OK", b"HTTP/1.0 404 No", b"HTTP/1.1 204 No Content", b"Content-Length: 3"),
+        *(b"Content-Length: 0", b"X: y", b"Transfer-Encoding: chunked", b"Connection: close"),
+        *(b"Connection: x, y", b" fold", b"a: \x00", b": x", b"Upgrade: h2c"),
     ]
 )
 

@@ -72,14 +72,9 @@ def test_d4_limits_strike_before_the_head_is_complete() -> None:
 @pytest.mark.parametrize(
     "pieces",
     [
-        (b"GET / HTTP/1.1\nHost",),
-        (b"GET / HTTP/1.1", b"\n"),
-        (b"GET / HTTP/1.1\r\nHost: a\n\n",),
-        (b"GET / HTTP/1.1\r\nHost: a", b"\n"),
-        (b"GET / HTTP/1.1\r\nHost: a\r", b"X"),
-        (b"GET / HTTP/1.1\rHost",),
-        (b"\n",),
-        (b"\r\r",),
+        *((b"GET / HTTP/1.1\nHost",), (b"GET / HTTP/1.1", b"\n"), (b"GET / HTTP/1.1\r\nHost: a\n\n",)),
+        *((b"GET / HTTP/1.1\r\nHost: a", b"\n"), (b"GET / HTTP/1.1\r\nHost: a\r", b"X")),
+        *((b"GET / HTTP/1.1\rHost",), (b"\n",), (b"\r\r",)),
     ],
 )
 def test_a20_a21_stray_line_ends_do_not_wait_for_the_deadline(pieces: tuple[bytes, ...]) -> None:

@@ -71,15 +71,9 @@ def test_new_traces_and_spans() -> None:
 @pytest.mark.parametrize(
     ("value", "flags"),
     [
-        (b"00-%b-%b-01", "01"),
-        (b"00-%b-%b-00", "00"),
-        (b"00-%b-%b-ff", "01"),
-        (b"00-%b-%b-02", "00"),
-        (b"00-%b-%b-0a", "00"),
-        (b"00-%b-%b-0b", "01"),
-        (b"01-%b-%b-01", "01"),
-        (b"cc-%b-%b-01-what-comes-later", "01"),
-        (b"fe-%b-%b-00-", "00"),
+        *((b"00-%b-%b-01", "01"), (b"00-%b-%b-00", "00"), (b"00-%b-%b-ff", "01")),
+        *((b"00-%b-%b-02", "00"), (b"00-%b-%b-0a", "00"), (b"00-%b-%b-0b", "01")),
+        *((b"01-%b-%b-01", "01"), (b"cc-%b-%b-01-what-comes-later", "01"), (b"fe-%b-%b-00-", "00")),
     ],
 )
 def test_c2_a_valid_traceparent(value: bytes, flags: str) -> None:

@@ -64,18 +64,9 @@ def test_b1_empty_segments(raw: bytes) -> None:
 @pytest.mark.parametrize(
     ("raw", "path"),
     [
-        (b"/info/../private", "/private"),
-        (b"/a/b/../../c", "/c"),
-        (b"/a/./b", "/a/b"),
-        (b"/./a", "/a"),
-        (b"/a/.", "/a/"),
-        (b"/a/./", "/a/"),
-        (b"/a/..", "/"),
-        (b"/a/../", "/"),
-        (b"/a/b/..", "/a/"),
-        (b"/a/b/../", "/a/"),
-        (b"/.", "/"),
-        (b"/./", "/"),
+        *((b"/info/../private", "/private"), (b"/a/b/../../c", "/c"), (b"/a/./b", "/a/b")),
+        *((b"/./a", "/a"), (b"/a/.", "/a/"), (b"/a/./", "/a/"), (b"/a/..", "/"), (b"/a/../", "/")),
+        *((b"/a/b/..", "/a/"), (b"/a/b/../", "/a/"), (b"/.", "/"), (b"/./", "/")),
     ],
 )
 def test_b3_dot_segments_are_removed(raw: bytes, path: str) -> None:
@@ -154,34 +145,10 @@ def test_b17_neither_path_nor_url(raw: bytes) -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        *(
-            b"/a b",
-            b"/a\tb",
-            b"/a\x00",
-            b"/a\r\nb",
-            b"/\xc3\xa9",
-            b"/a%",
-            b"/a%2",
-            b"/a%zz",
-            b'/a"b',
-            b"/a<b",
-            b"/a>b",
-            b"/a|b",
-        ),
-        *(
-            b"/a^b",
-            b"/a`b",
-            b"/a{b}",
-            b"/a[b]",
-            b"/a\x7f",
-            b"/a\n",
-            b"/a?b c",
-            b"/a?b\\c",
-            b"/a?<",
-            b"/a?\x00",
-            b"/a?\xff",
-        ),
-        *(b"/a?b\n", b"http://a/b c", b"http://a/\n"),
+        *(b"/a b", b"/a\tb", b"/a\x00", b"/a\r\nb", b"/\xc3\xa9", b"/a%", b"/a%2", b"/a%zz", b'/a"b'),
+        *(b"/a<b", b"/a>b", b"/a|b", b"/a^b", b"/a`b", b"/a{b}", b"/a[b]", b"/a\x7f", b"/a\n"),
+        *(b"/a?b c", b"/a?b\\c", b"/a?<", b"/a?\x00", b"/a?\xff", b"/a?b\n", b"http://a/b c"),
+        *(b"http://a/\n",),
     ],
 )
 def test_bytes_that_no_url_holds(raw: bytes) -> None:
@@ -213,23 +180,8 @@ def test_a_long_target_is_read_like_a_short_one() -> None:
 TEXT = st.lists(
     st.sampled_from(
         [
-            b"/",
-            b"/",
-            b".",
-            b"..",
-            b"%2e",
-            b"%2F",
-            b"%41",
-            b"%c3",
-            b"a",
-            b"b",
-            b";",
-            b"?",
-            b"#",
-            b"%",
-            b"\\",
-            b"*",
-            b"%25",
+            *(b"/", b"/", b".", b"..", b"%2e", b"%2F", b"%41", b"%c3", b"a", b"b", b";", b"?", b"#", b"%"),
+            *(b"\\", b"*", b"%25"),
         ]
     ),
     max_size=12,
