@@ -74,7 +74,7 @@ def entry() -> None:
     """Say which workloads get a certificate."""
 
 
-@entry.command()
+@entry.command(short_help="Let SPIFFE_ID have a certificate.")
 @click.argument("spiffe_id")
 @_directory_option
 def add(spiffe_id: str, directory: Path | None) -> None:
@@ -91,7 +91,7 @@ def add(spiffe_id: str, directory: Path | None) -> None:
     click.echo(f"{workload} {what}; its files: {store.places(workload).svid.parent}")
 
 
-@entry.command("list")
+@entry.command("list", short_help="List the workloads that get a certificate.")
 @click.option("--json", "as_json", is_flag=True, help="A list of objects.")
 @_directory_option
 def list_(as_json: bool, directory: Path | None) -> None:
@@ -111,7 +111,7 @@ def list_(as_json: bool, directory: Path | None) -> None:
         raise StateError("; ".join(problems))
 
 
-@entry.command()
+@entry.command(short_help="Let SPIFFE_ID have no further certificate.")
 @click.argument("spiffe_id")
 @_directory_option
 def remove(spiffe_id: str, directory: Path | None) -> None:
@@ -129,7 +129,7 @@ def remove(spiffe_id: str, directory: Path | None) -> None:
     click.echo(f"{workload} removed")
 
 
-@command.command()
+@command.command(short_help="Show the authority and its entries.")
 @click.option("--json", "as_json", is_flag=True, help="One object.")
 @_directory_option
 def show(as_json: bool, directory: Path | None) -> None:
@@ -152,13 +152,13 @@ def show(as_json: bool, directory: Path | None) -> None:
 
         words = {**shown, "issuing": "yes" if shown["issuing"] else "no", "entries": str(len(rows))}
         print_table(
-            ("authority", ""), [(name.replace("_", " "), str(value)) for name, value in words.items()]
+            ("what", "value"), [(name.replace("_", " "), str(value)) for name, value in words.items()]
         )
     if problems:
         raise StateError("; ".join(problems))
 
 
-@command.command()
+@command.command(short_help="Issue and renew certificates until SIGTERM.")
 @click.option(
     "--entry", "entries", multiple=True, metavar="SPIFFE_ID", help="Add this entry first; repeatable."
 )

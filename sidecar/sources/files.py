@@ -21,10 +21,10 @@ from sidecar.sources.reading import Mark, mark_of, read_bundles, read_svid, veri
 log = logging.getLogger(__name__)
 
 POLL_S: Final = 0.5
-# Chain and key are two files: whoever starts between the two renames of a renewal meets a pair that does not
-# match.
+# Chain and key are two files, and some write them in place: whoever looks in the middle of a renewal meets a
+# pair that does not match, or half a file. What is wrong has to stay so for a moment before it is trouble.
 START_ATTEMPTS: Final = 4
-START_PAUSE_S: Final = 0.1
+SETTLE_S: Final = 0.1
 
 Pause = Callable[[float], Awaitable[None]]
 
@@ -70,7 +70,7 @@ class FilesSource:
                 self._accept(reading)
                 return reading.snapshot
             if attempts_left:
-                await self._pause(START_PAUSE_S)
+                await self._pause(SETTLE_S)
         raise reading.trouble or UnavailableError("there is no SVID")
 
     def watch(
@@ -107,12 +107,18 @@ class FilesSource:
         async with self._looking:
             if not force and not self._is_due():
                 return
-            reading = await asyncio.to_thread(self._read)
-            # INVARIANT: no await from here on; what was read and what is told belong together.
-            if reading.snapshot is not None:
-                self._on_snapshot(reading.snapshot)  # if this raises, the snapshot is not taken for held
-            self._accept(reading)
+            reading = await self._read_and_hand_over()
+            if reading.trouble is not None and str(reading.trouble) != self._trouble:
+                await self._pause(SETTLE_S)
+                reading = await self._read_and_hand_over()
             self._tell(reading.trouble)
+
+    async def _read_and_hand_over(self) -> Reading:
+        reading = await asyncio.to_thread(self._read)
+        if reading.snapshot is not None:
+            self._on_snapshot(reading.snapshot)  # if this raises, the snapshot is not taken for held
+        self._accept(reading)
+        return reading
 
     def _is_due(self) -> bool:
         """Whether to read: something changed, the last look found trouble, or the own SVID has ended."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,18 @@ from sidecar.errors import ConfigurationError
 from sidecar.issuer.store import open_store
 
 WEB = "spiffe://shop.test/web"
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was():
+    """`issuer run` configures the log of the whole process, which here is the test run."""
+    root, own = logging.getLogger(), logging.getLogger("sidecar")
+    before = (root.handlers[:], root.level, own.level)
+    yield
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+    own.setLevel(before[2])
+    logging.captureWarnings(False)
 
 
 @pytest.fixture()

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from sidecar.errors import ConfigurationError, IdentityError, SidecarError
 from sidecar.identity.spiffe_id import parse_spiffe_id
-from sidecar.sources.files import POLL_S, START_ATTEMPTS, FilesSource
+from sidecar.sources.files import POLL_S, SETTLE_S, START_ATTEMPTS, FilesSource
 from sidecar.sources.places import Places
 from tests.fakes.certificates import HOUR, SECOND, START, DemoAuthority
 from tests.fakes.clock import FakeClock
@@ -36,15 +36,19 @@ def bundle_json(*authorities: DemoAuthority) -> bytes:
 
 
 class Ticks:
-    """A pause that lasts until the test lets one turn pass, and then waits for the next pause."""
+    """A pause between looks lasts until the test lets one turn pass; in the short ones ``meanwhile`` happens."""
 
     def __init__(self) -> None:
         self.asked_s: list[float] = []
+        self.meanwhile = lambda: None
         self._arrived = asyncio.Event()
         self._turns = asyncio.Semaphore(0)
 
     async def pause(self, seconds: float) -> None:
         self.asked_s.append(seconds)
+        if seconds == SETTLE_S:
+            self.meanwhile()
+            return
         self._arrived.set()
         await self._turns.acquire()
 
@@ -272,6 +276,25 @@ async def test_a_pair_that_does_not_match_keeps_the_old_one_and_is_told_once(sta
     stage.put_key(stage.authority.issue(ORDERS))
     await stage.ticks.turn()
     assert len(stage.failures) == 2, "after a good set the same failure is a new one"
+
+
+@story
+async def test_a_pair_in_the_middle_of_its_renewal_is_no_failure(stage):
+    fresh = stage.authority.issue(ORDERS)
+    replace(stage.places.svid, fresh.chain_pem)
+    stage.ticks.meanwhile = lambda: stage.put_key(fresh)
+    await stage.ticks.turn()
+    assert [each.svid.chain for each in stage.snapshots] == [fresh.chain] and stage.failures == []
+
+
+@story
+async def test_a_withdrawal_does_not_wait_for_the_rest_to_settle(stage):
+    seen = []
+    stage.ticks.meanwhile = lambda: seen.append(len(stage.snapshots))
+    stage.put_key(stage.authority.issue(ORDERS))
+    stage.put_bundle(bundle_json())
+    await stage.ticks.turn()
+    assert seen == [1]
 
 
 @story
