@@ -14,15 +14,14 @@ from typing import Final
 from httptools import HttpResponseParser
 
 from sidecar.proxy.body import CHUNKED, NO_BODY, UNTIL_CLOSE, Framing, parse_content_length
-from sidecar.proxy.errors import MessageError, upstream_invalid
+from sidecar.proxy.errors import MessageError, UpstreamError, upstream_invalid
 from sidecar.proxy.fields import Fate, Field, answer_fate, answer_memo, fold_name, parse_connection
-from sidecar.proxy.head import ReceivedFields, read_fields
+from sidecar.proxy.head import HeadBuffer, HeadLimits, ReceivedFields, has_stray_line_end, read_fields
 
 MAX_ANSWER_HEAD_BYTES: Final = 64 * 1024
 MAX_ANSWER_FIELDS: Final = 100
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
-_END: Final = b"\r\n\r\n"
 _join_field = b": ".join
 
 _known = answer_memo.get
@@ -57,43 +56,34 @@ class Answer:
         return self.status < 200
 
 
-class AnswerBuffer:
-    """Gathers the bytes of one answer head, in any slicing."""
+class AnswerBuffer(HeadBuffer):
+    """Gathers the bytes of one answer head, in any slicing; after ``take_rest`` those of the next."""
 
-    __slots__ = ("_held", "_limit_bytes", "_rest")
+    __slots__ = ("_limit_bytes",)
 
     def __init__(self, limit_bytes: int = MAX_ANSWER_HEAD_BYTES) -> None:
+        super().__init__(HeadLimits(limit_bytes, limit_bytes, MAX_ANSWER_FIELDS))
         self._limit_bytes = limit_bytes
-        self._held = bytearray()
-        self._rest = b""
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no byte of a head that is not complete yet is held."""
-        return not self._held
 
     def feed(self, data: bytes) -> bytes | None:
-        """The head, with the empty line that ends it, once it is complete. Raises 502 if it gets too long."""
-        if not self._held:
-            end = data.find(_END)
-            if 0 <= end <= self._limit_bytes - 4:
-                self._rest = data[end + 4 :]
-                return data[: end + 4]
-        seen = max(0, len(self._held) - 3)
-        self._held += data
-        end = self._held.find(_END, seen)
-        if (len(self._held) if end < 0 else end + 4) > self._limit_bytes:
-            raise upstream_invalid("the head of the service's answer is too long", "answer_head_bytes")
-        if end < 0:
-            return None
-        head, self._rest = bytes(self._held[: end + 4]), bytes(self._held[end + 4 :])
-        self._held.clear()
+        """The head, with the empty line that ends it, once it is complete.
+
+        Raises :class:`~sidecar.proxy.errors.UpstreamError` (502) if it gets too long or cannot become a good one.
+        """
+        head = super().feed(data)
+        if head is not None and len(head) > self._limit_bytes:
+            raise _too_long()
         return head
 
-    def take_rest(self) -> bytes:
-        """What followed the head that :meth:`feed` gave; to be taken before the next head is fed."""
-        rest, self._rest = self._rest, b""
-        return rest
+    def _check_unfinished(self, held: bytearray, seen: int) -> None:
+        if len(held) > self._limit_bytes:
+            raise _too_long()
+        if has_stray_line_end(held, seen):
+            raise upstream_invalid("a line of the service's answer does not end in CRLF")
+
+
+def _too_long() -> UpstreamError:
+    return upstream_invalid("the head of the service's answer is too long", "answer_head_bytes")
 
 
 def parse_answer(head: bytes, method: str) -> Answer:

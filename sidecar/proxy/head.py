@@ -64,7 +64,7 @@ class HeadLimits:
 class HeadBuffer:
     """Gathers the bytes of one request head, in any slicing; after :meth:`take_rest` those of the next.
 
-    Subclasses gather other heads: they say what is wrong with one that is not complete yet.
+    A subclass for other heads says what is wrong with one that is not complete yet.
     """
 
     __slots__ = ("_held", "_limits", "_rest")
@@ -107,12 +107,17 @@ class HeadBuffer:
         return rest
 
     def _check_unfinished(self, held: bytearray, seen: int) -> None:
-        if _STRAY.search(held, max(0, seen - 1)) is not None:
+        if has_stray_line_end(held, seen):
             raise malformed("a line of the head does not end in CRLF")
         line = held.find(b"\r\n")
         if line >= seen:
             parse_request_line(bytes(held[:line]))
         check_size(held, line, self._limits, complete=False)
+
+
+def has_stray_line_end(held: bytearray, seen: int) -> bool:
+    """Whether a CR or LF stands alone after the first ``seen`` bytes; a CR at the very end may still get its LF."""
+    return _STRAY.search(held, max(0, seen - 1)) is not None
 
 
 def check_size(head: bytes | bytearray, line: int, limits: HeadLimits, *, complete: bool) -> None:

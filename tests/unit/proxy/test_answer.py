@@ -168,12 +168,28 @@ def test_d30_too_many_fields_and_too_long_names() -> None:
 def test_d30_a_long_head() -> None:
     head = b"HTTP/1.1 200 OK\r\na: bcd\r\n\r\n"
     assert AnswerBuffer(len(head)).feed(head) == head
+    exact = AnswerBuffer(len(head))
+    assert exact.feed(head[:-1]) is None and exact.feed(head[-1:]) == head
+    assert AnswerBuffer(8).feed(b"HTTP/1.1") is None
     for pieces in ([head], [head[:5], head[5:]], [head[:-1], head[-1:]], [head[:-1]], [head[:8], b"x" * 30]):
         buffer = AnswerBuffer(len(head) - 2)
         with pytest.raises(UpstreamError) as caught:
             for piece in pieces:
                 assert buffer.feed(piece) is None
         assert (caught.value.status, caught.value.limit) == (502, "answer_head_bytes")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"HTTP/1.1 200 OK\nContent-Length: 0\n\n", b"HTTP/1.1 200 OK\r\nA: b\n\n", b"HTTP/1.1 200 OK\rA: b"],
+)
+def test_a50_stray_line_ends_do_not_wait_for_the_deadline(raw: bytes) -> None:
+    for pieces in ([raw], [raw[place : place + 1] for place in range(len(raw))]):
+        buffer = AnswerBuffer()
+        with pytest.raises(UpstreamError) as caught:
+            for piece in pieces:
+                assert buffer.feed(piece) is None
+        assert caught.value.status == 502
 
 
 @given(st.data(), st.binary(max_size=30))

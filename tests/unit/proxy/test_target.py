@@ -12,11 +12,22 @@ from sidecar.proxy.errors import MessageError
 from sidecar.proxy.target import Target, parse_target
 
 
-def refuse_400(raw: bytes) -> None:
+def refuse_400(raw: bytes) -> str:
+    """What the caller is told."""
     for _ in range(2):  # a refusal is not remembered as something else
         with pytest.raises(MessageError) as caught:
             parse_target(raw)
         assert (caught.value.status, caught.value.reason) == (400, Reason.MALFORMED)
+    return caught.value.detail
+
+
+def test_a_refusal_says_which_character_it_is_about() -> None:
+    assert "parameters (;)" in refuse_400(b"/a;b")
+    assert "backslash" in refuse_400(b"/a\\b")
+    assert "fragment" in refuse_400(b"/a#b") and "fragment" in refuse_400(b"/a?b#c")
+    assert "encoded slash" in refuse_400(b"/a%2fb")
+    assert "empty segment" in refuse_400(b"/a//b")
+    assert "above its root" in refuse_400(b"/..")
 
 
 @pytest.mark.parametrize(
