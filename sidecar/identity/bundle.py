@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ from cryptography import x509
 
 from sidecar.errors import IdentityError
 from sidecar.identity.jwk import check_same_key
-from sidecar.identity.pem import load_certificate, parse_certificates
+from sidecar.identity.pem import decode_base64, load_certificate, parse_certificates
 from sidecar.identity.spiffe_id import parse_trust_domain
 
 MAX_BUNDLE_BYTES: Final = 4 << 20
@@ -140,8 +138,8 @@ def _read_key(key: Any) -> x509.Certificate | None:
     if not isinstance(chain, list) or not isinstance(chain[0], str):
         raise IdentityError("X5-21", "'x5c' is not an array of strings")
     try:
-        der = base64.b64decode(chain[0], validate=True)
-    except (binascii.Error, ValueError):
+        der = decode_base64(chain[0].encode())
+    except ValueError:  # UnicodeEncodeError of a lone surrogate is one
         raise IdentityError("X5-21", "'x5c' is not base64 (and not base64url)") from None
     certificate = load_certificate(der)
     check_same_key(key, certificate)
