@@ -131,13 +131,15 @@ class Desk:
         if holdings.is_in_force(held):
             raise OrderRefused("not-ended", "the grant is in force; review it when it has ended")
         answer = {"kind": "review", "grant": review.grant_id, "signer": signer, "note": review.note}
-        if any(known == data for known, _ in held.reviews):
+        if held.has_review(data):
             return {"result": "known", **answer}
         if len(held.reviews) >= MAX_REVIEWS:
             raise OrderRefused("capacity", f"the grant has {MAX_REVIEWS} reviews already")
         entry = Reviewed(holdings.now()[0], holdings.look(), data)
 
         def accept() -> None:
+            if held.has_review(data):  # handed in twice at the same time
+                return
             holdings.on_event("review", {**answer, "result": "ok"})
             self._ledger.apply(entry)
 

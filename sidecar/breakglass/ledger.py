@@ -67,6 +67,10 @@ class Held:
     def needs_review(self) -> bool:
         return self.uses > 0 and not self.reviews
 
+    def has_review(self, data: bytes) -> bool:
+        """Whether this very order is among the reviews."""
+        return any(known == data for known, _ in self.reviews)
+
     def has_ended(self, wall_s: float, boot_s: float) -> bool:
         """By the wall clock or the boot clock, whichever is first."""
         return (
@@ -112,7 +116,8 @@ class Ledger:
                 self.revocations.setdefault(revocation.grant_id, (entry.order, revocation))
             case Reviewed():
                 order, review = _read(entry.order, Review)
-                if (held := self.grants.get(review.grant_id)) is not None:
+                held = self.grants.get(review.grant_id)
+                if held is not None and not held.has_review(entry.order):
                     held.reviews.append((entry.order, review))
             case Voided():
                 self.void_before_s, self.void_why = entry.wall_s, entry.why

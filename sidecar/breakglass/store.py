@@ -37,6 +37,7 @@ class GrantBook:
         self._clock = clock
         self._desk = Desk(holdings)
         self._using: dict[tuple[str, str], asyncio.Future[None]] = {}
+        self._closed = False
 
     @property
     def generation(self) -> int:
@@ -164,10 +165,14 @@ class GrantBook:
         return [describe_held(held, self._ledger, wall_s, boot_s) for held in known]
 
     async def close(self) -> None:
-        """Notes the time and closes the journal. Harmless when repeated."""
-        if self._holdings.journal.trouble is None:
-            self._holdings.write(TimeSeen(self._clock.wall_s(), self._holdings.look()), urgent=True)
-        await self._holdings.journal.close()
+        """Notes what has ended and the time, then closes the journal. Harmless when repeated."""
+        try:
+            if not self._closed:
+                self._closed = True
+                self._holdings.settle()
+                self._holdings.write(TimeSeen(self._clock.wall_s(), self._holdings.look()), urgent=True)
+        finally:
+            await self._holdings.journal.close()
 
 
 async def open_grant_book(
@@ -211,8 +216,7 @@ async def open_grant_book(
             await holdings.write(void, urgent=True)
             on_event("void", {"result": "ok", "detail": why})
         for held in ledger.grants.values():
-            if holdings.state(held) == "unbacked":
-                holdings.judge(held)
+            holdings.judge(held)
         holdings.refresh()
         _tell_of_start(holdings)
     except BaseException:
