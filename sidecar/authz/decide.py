@@ -21,6 +21,7 @@ from sidecar.authz.recent import Recent
 from sidecar.authz.steps import Ruling, rule_on
 from sidecar.clock import Clock
 from sidecar.policy.engines import build_engine
+from sidecar.policy.judgement import Judgement
 from sidecar.policy.model import Identity, Policy
 
 log = logging.getLogger(__name__)
@@ -48,16 +49,8 @@ class Authorizer:
     """Decides by ``policy`` and ``grants``. Never changed by a call but for the caller's rate."""
 
     __slots__ = (
-        "_changes",
-        "_clock",
-        "_details",
-        "_engine",
-        "_grants",
-        "_policy",
-        "_rates",
-        "_recent",
-        "_told",
-    )
+        "_changes", "_clock", "_details", "_engine", "_grants", "_policy", "_rates", "_recent", "_told", "_verdicts"
+    )  # fmt: skip
 
     def __init__(self, policy: Policy, grants: Grants, clock: Clock) -> None:
         self._grants = grants
@@ -88,6 +81,8 @@ class Authorizer:
         self._engine = engine
         self._details = details
         self._recent: Recent[_Key, Ruling] = Recent(REMEMBERED)
+        # One object for all calls judged alike: a new path then costs no new verdict, nor what hangs on it.
+        self._verdicts: Recent[tuple[object, ...], Verdict] = Recent(REMEMBERED)
         self._changes += 1
         self._rates.drop_full(self._clock.monotonic_s())
 
@@ -150,7 +145,7 @@ class Authorizer:
                 return self._refuse(Reason.RATE, identity, ruling, retry_after_s)
         if grant is not None:
             return self._allow(ruling, not_after_s, grant)
-        return ruling.verdicts.get(not_after_s) or self._allow(ruling, not_after_s, None)
+        return ruling.verdicts.get(not_after_s) or self._permit(ruling, not_after_s)
 
     def _rule(self, call: Call) -> Ruling | None:
         """The ruling on ``call``, remembered if it may be; None for a caller that is not registered."""
@@ -162,10 +157,22 @@ class Authorizer:
             self._recent.put((identity.id_text, call.method, call.path, call.purpose), ruling)
         return ruling
 
+    def _permit(self, ruling: Ruling, not_after_s: float) -> Verdict:
+        """The allow that rests on policy alone, remembered here and in the ruling."""
+        key = (ruling.identity.id_text, ruling.judgement, not_after_s)
+        verdict = self._verdicts.get(key)
+        if verdict is None:
+            verdict = self._allow(ruling, not_after_s, None)
+            self._verdicts.put(key, verdict)
+        if len(ruling.verdicts) >= VERDICTS_REMEMBERED:
+            ruling.verdicts.clear()
+        ruling.verdicts[not_after_s] = verdict
+        return verdict
+
     def _allow(self, ruling: Ruling, not_after_s: float, grant: GrantInForce | None) -> Verdict:
         identity, judgement = ruling.identity, ruling.judgement
         ends = [not_after_s, ruling.expires_s] if grant is None else [not_after_s, ruling.expires_s, grant[1]]
-        verdict = Verdict(
+        return Verdict(
             "allow",
             "policy" if grant is None else "grant",
             self._policy.sha256,
@@ -181,11 +188,6 @@ class Authorizer:
             streaming=judgement.streaming,
             audit_strict=judgement.audit_strict,
         )
-        if grant is None:
-            if len(ruling.verdicts) >= VERDICTS_REMEMBERED:
-                ruling.verdicts.clear()
-            ruling.verdicts[not_after_s] = verdict
-        return verdict
 
     def _refuse(
         self,
@@ -195,6 +197,20 @@ class Authorizer:
         retry_after_s: int | None = None,
     ) -> Verdict:
         judgement = None if ruling is None else ruling.judgement
+        key = (reason, None if identity is None else identity.id_text, judgement, retry_after_s)
+        verdict = self._verdicts.get(key)
+        if verdict is None:
+            verdict = self._write_refusal(reason, identity, judgement, retry_after_s)
+            self._verdicts.put(key, verdict)
+        return verdict
+
+    def _write_refusal(
+        self,
+        reason: Reason,
+        identity: Identity | None,
+        judgement: Judgement | None,
+        retry_after_s: int | None,
+    ) -> Verdict:
         return Verdict(
             "deny",
             reason.value,
@@ -231,4 +247,4 @@ class Authorizer:
         ):  # once for each kind: a fault that every call meets must not fill the disk
             self._told.add(type(exc))
             log.error("deciding failed, so calls are refused", exc_info=exc)
-        return self._refuse(Reason.INTERNAL, None)
+        return self._write_refusal(Reason.INTERNAL, None, None, None)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(NamedTuple):  # a tenth of a frozen dataclass's price, and one is made for every new path
     """``permit``, or why not: ``scope`` (no rule permits it) or ``rule`` (a rule denies it).
 
     ``rule`` says where the deciding rule stands in the policy, ``route`` is its pattern, ``scope`` its scope;

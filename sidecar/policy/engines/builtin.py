@@ -62,7 +62,7 @@ class BuiltinEngine:
         permitted = self._permits_of(identity).find(method, segments)
         if not permitted:
             return Judgement("scope", is_final=is_sealed)
-        best = min(permitted, key=_by_rank)
+        best = permitted[0] if len(permitted) == 1 else min(permitted, key=_by_rank)
         return Judgement(
             "permit",
             best.value.name,

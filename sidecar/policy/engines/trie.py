@@ -43,13 +43,15 @@ class _Node(Generic[T]):
 class Trie(Generic[T]):
     """Rules' methods and patterns, each with a value. Grows by :meth:`add`; questions do not change it."""
 
-    __slots__ = ("_root",)
+    __slots__ = ("_filled", "_root")
 
     def __init__(self) -> None:
+        self._filled = False
         self._root: _Node[T] = _Node()
 
     def add(self, rule: Rule, order: int, value: T) -> None:
         """Adds every pattern of ``rule`` for each of its methods."""
+        self._filled = True
         for pattern in rule.patterns:
             node = self._root
             for segment in pattern.segments:
@@ -63,9 +65,15 @@ class Trie(Generic[T]):
             for method in rule.methods:
                 place.setdefault(method, []).append(hit)
 
+    def __bool__(self) -> bool:
+        """Whether anything was added."""
+        return self._filled
+
     def find(self, method: str, segments: Segments) -> list[Hit[T]]:
         """All that covers this call, in no order. Looks only at patterns that begin as the path does."""
         hits: list[Hit[T]] = []
+        if not self:
+            return hits
         nodes = [self._root]
         for segment in segments:
             following = []

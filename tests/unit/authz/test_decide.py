@@ -26,6 +26,7 @@ FOREVER = 4e9
 GRANT = ("g1", NOW + 600)
 DENY = [{"methods": ["GET"], "paths": ["/orders/secret"]}]
 NOTHING = {**ORDERS, "none": [{"methods": ["GET"], "paths": ["/none"]}]}
+TWO_ROUTES = {"orders:read": [{"methods": ["GET"], "paths": ["/orders", "/orders/*"]}]}
 SEALED = {
     **ORDERS,
     "orders:seal": {"rules": [{"methods": ["DELETE"], "paths": ["/orders/*"]}], "never_override": "true"},
@@ -345,7 +346,39 @@ def test_what_is_remembered_is_bounded_in_number_and_size():
 
 def test_a_remembered_allow_is_the_same_object():
     world, peer = World(), peer_of()
-    assert world.authorizer.decide(call_of(caller=peer)) is world.authorizer.decide(call_of(caller=peer))
+    first = world.authorizer.decide(call_of(caller=peer))
+    assert world.authorizer.decide(call_of(caller=peer)) is first
+    assert (
+        world.authorizer.decide(call_of("GET /orders/43", peer)) is first
+    )  # what hangs on it is found again
+    refusals = {id(world.authorizer.decide(call_of(f"PUT /orders/{number}", peer))) for number in range(9)}
+    assert len(refusals) == 1
+
+
+def test_a_verdict_is_not_shared_where_anything_differs():
+    other = "spiffe://demo.test/other"
+    policy = policy_of([identity(environment="prod"), identity(other)], scopes=TWO_ROUTES)
+    authorizer = World(policy).authorizer
+    calls = [
+        call_of("GET /orders/1", peer_of()),
+        call_of("GET /orders/1", peer_of(not_after_s=3e9)),
+        call_of("GET /orders/1", peer_of(other)),
+        call_of("GET /orders", peer_of()),
+        call_of("PUT /orders", peer_of()),
+        call_of("PUT /orders", peer_of(other)),
+    ]
+    verdicts = [authorizer.decide(call) for call in calls]
+    assert len(set(map(id, verdicts))) == len(calls)
+    assert [verdict.environment for verdict in verdicts] == ["prod", "prod", None, "prod", "prod", None]
+    assert [verdict.route for verdict in verdicts] == ["/orders/*"] * 3 + ["/orders", None, None]
+
+
+def test_a_new_policy_writes_new_verdicts():
+    world = World(policy_of([identity(environment="prod")]))
+    assert world.authorizer.decide(call_of()).environment == "prod"
+    world.authorizer.replace_policy(policy_of([identity(environment="test")]))
+    verdict = world.authorizer.decide(call_of())
+    assert (verdict.environment, verdict.policy) == ("test", world.authorizer.policy.sha256)
 
 
 class BrokenGrants(FakeGrants):
