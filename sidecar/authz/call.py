@@ -32,11 +32,12 @@ class Call:
 class Verdict:
     """The answer to one call, with everything its record and its limits need.
 
-    ``reason`` of an allow is ``policy`` or ``grant``; of a deny one of :class:`Reason`. ``route`` is the pattern that
-    matched, ``scope`` its scope, ``rule`` where the rule stands in the policy; all None where nothing matched. ``owner``,
-    ``kind`` and ``environment`` are those of the registered identity at this moment. ``until_s`` closes the call's time
-    window (Unix seconds): the earliest end of the peer's SVID, the identity and the grant. ``grant`` has to have a use
-    recorded, durably, before the call goes on. ``audit_strict``: its ``open`` line must be on disk first.
+    ``reason`` of an allow is ``policy`` or ``grant``; of a deny one of :class:`Reason`. ``route`` is the pattern
+    that matched, ``scope`` its scope, ``rule`` where the rule stands in the policy; all None where nothing matched.
+    ``owner``, ``kind`` and ``environment`` are those of the registered identity at this moment. ``until_s`` closes
+    the call's time window (Unix seconds): the earliest end of the peer's SVID, the identity and the grant.
+    ``grant`` has to have a use recorded, durably, before the call goes on. ``audit_strict``: its ``open`` line must
+    be on disk first.
     ``detail`` is one sentence for the caller, without policy text.
     """
 
