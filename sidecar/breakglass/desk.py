@@ -78,8 +78,7 @@ class Desk:
         if grant.signed_at_s < void_before_s or (held is not None and held.is_void):
             raise OrderRefused(
                 "void",
-                f"at {rfc3339(void_before_s)} the journal of grants was lost or older than the log; "
-                "grants signed before that are void",
+                f"grants signed before {rfc3339(void_before_s)} are void here: {self._ledger.void_why}",
             )
         if held is not None and self._holdings.state(held) == "ended":
             raise OrderRefused("expired", "the grant has ended")

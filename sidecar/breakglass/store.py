@@ -11,7 +11,7 @@ from sidecar.breakglass.desk import Desk
 from sidecar.breakglass.entries import TimeSeen, Used, Voided, decode_entry, encode_entry
 from sidecar.breakglass.holdings import Holdings, OnEvent
 from sidecar.breakglass.ledger import Ledger
-from sidecar.breakglass.listing import describe_grant, describe_held
+from sidecar.breakglass.listing import describe_grant, describe_held, rfc3339
 from sidecar.breakglass.signers import Signers
 from sidecar.breakglass.verify import GrantRules
 from sidecar.clock import Clock
@@ -62,9 +62,9 @@ class GrantBook:
 
     @property
     def void_before_s(self) -> float:
-        """Grants signed before this (Unix seconds) are void: the journal was older than the log.
+        """Grants signed before this (Unix seconds) are void.
 
-        0 if it never was.
+        The journal began then, or was found to be older than the log.
         """
         return self._ledger.void_before_s
 
@@ -187,15 +187,16 @@ async def open_grant_book(
 ) -> GrantBook:
     """The book whose journal is at ``path``. Reads it before it returns, which blocks.
 
-    ``at_least_entries`` is what the last checkpoint of the log says: with fewer the journal was lost or put
-    back, and every grant that was signed before now is void, those in it and those that are still to come.
-    Grants that were in force go on if the signers and rules of today would have accepted them.
+    ``at_least_entries`` is what the last checkpoint of the log says. A journal with fewer was lost or put
+    back, and a new one has forgotten whatever there was: every grant that was signed before now is void then,
+    those in it and those that are still to come. Otherwise grants that were in force go on, if the signers
+    and rules of today would have accepted them.
 
     ``on_event(event, body)`` hears, before it counts, of ``submit`` (a grant, and every order that is
     refused), ``use``, ``revoke``, ``review``, ``end``, ``resume`` (in force from before this start),
-    ``unbacked`` (its signers may not sign any more), ``overdue`` (used, and not reviewed for 72 h), ``void``,
-    ``clock`` (it went back) and ``recovered`` (a torn end was cut off). ``body["result"]`` is ``ok``,
-    ``refused`` or ``failed``.
+    ``unbacked`` (its signers may not sign any more), ``overdue`` (used, and not reviewed for 72 h), ``begin``
+    (the journal is new), ``void`` (it is older than the log), ``clock`` (it went back) and ``recovered`` (a
+    torn end was cut off). ``body["result"]`` is ``ok``, ``refused`` or ``failed``.
 
     Raises :class:`StateError` when the journal is damaged or another process has it,
     :class:`UnavailableError` when the disk fails.
@@ -206,15 +207,14 @@ async def open_grant_book(
         holdings = Holdings(journal, ledger, own_id, signers, rules, clock, on_event)
         if journal.recovered_bytes:
             on_event("recovered", {"result": "ok", "bytes": journal.recovered_bytes})
-        was_behind = journal.entries < at_least_entries
-        known_entries = journal.entries
+        entries = journal.entries
         _compact(holdings)
-        if was_behind:
-            why = f"the journal has {known_entries} entries, the log knows of {at_least_entries}"
-            void = Voided(clock.wall_s(), holdings.look(), why)
-            ledger.apply(void)
-            await holdings.write(void, urgent=True)
-            on_event("void", {"result": "ok", "detail": why})
+        if entries < at_least_entries:
+            await _void(
+                holdings, "void", f"the journal has {entries} entries, the log knows of {at_least_entries}"
+            )
+        elif entries == 0:
+            await _void(holdings, "begin", "the journal of grants is new")
         for held in ledger.grants.values():
             holdings.judge(held)
         holdings.refresh()
@@ -223,6 +223,14 @@ async def open_grant_book(
         await journal.close()
         raise
     return GrantBook(holdings, clock)
+
+
+async def _void(holdings: Holdings, event: str, why: str) -> None:
+    """Nothing that was signed before this second counts: whether it was revoked or used up, nobody can say."""
+    void = Voided(float(int(holdings.now()[0])), holdings.look(), why)
+    holdings.ledger.apply(void)
+    await holdings.write(void, urgent=True)
+    holdings.on_event(event, {"result": "ok", "detail": why, "signed_before": rfc3339(void.wall_s)})
 
 
 def _tell_of_start(holdings: Holdings) -> None:

