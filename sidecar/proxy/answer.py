@@ -51,10 +51,6 @@ class Answer:
     told_length: int | None
     close: bool
 
-    @property
-    def is_interim(self) -> bool:
-        return self.status < 200
-
 
 class AnswerBuffer(HeadBuffer):
     """Gathers the bytes of one answer head, in any slicing; after ``take_rest`` those of the next."""
@@ -90,7 +86,7 @@ def parse_answer(head: bytes, method: str) -> Answer:
     """The answer to a ``method`` request that a whole head makes.
 
     Raises :class:`~sidecar.proxy.errors.UpstreamError` (502) for whatever has no single meaning, and for a
-    101, since no upgrade is ever asked for. About 4 us for eight fields.
+    101, since no upgrade is ever asked for. About 4.5 us for eight fields.
     """
     line = head.find(b"\r\n")
     found = _STATUS_LINE.fullmatch(head, 0, line)
@@ -127,7 +123,11 @@ def parse_answer(head: bytes, method: str) -> Answer:
 
 
 def write_answer_head(answer: Answer, request_id: str, close: bool, *, is_http10: bool = False) -> bytes:
-    """The head for the caller; its body goes as :func:`frame_for_caller` says. ``close`` announces an end."""
+    """The head for the caller. ``close`` announces the connection's end.
+
+    The body goes as the upstream's does, but in chunks where that only knows to close. A caller with HTTP/1.0 does not
+    know chunks: for it such a body, and the upstream's chunks, end with the connection.
+    """
     end = b"\r\n\r\n"
     if close or is_http10:
         end = b"\r\nconnection: close\r\n\r\n"
@@ -145,16 +145,6 @@ def write_answer_head(answer: Answer, request_id: str, close: bool, *, is_http10
             end,
         )
     )
-
-
-def frame_for_caller(answer: Answer, *, is_http10: bool) -> Framing:
-    """How the body ends towards the caller: as the upstream's, but chunked where that only knows to close.
-
-    A caller with HTTP/1.0 does not know chunks: its body ends with the connection.
-    """
-    if answer.framing.length is not None:
-        return answer.framing
-    return UNTIL_CLOSE if is_http10 else CHUNKED
 
 
 class _AnswerFields(ReceivedFields):

@@ -84,7 +84,7 @@ class HeadBuffer:
 
         Raises :class:`~sidecar.proxy.errors.MessageError` as soon as an incomplete head breaks a limit (414,
         431) or can no longer become a good one (400, 501, 505); a complete one is judged by
-        ``parse_request``. About 0.3 us for a head in one piece.
+        ``parse_request``. About 0.5 us for a head in one piece.
         """
         if not self._held:
             end = data.find(_END)

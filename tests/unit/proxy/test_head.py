@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from sidecar.authz.reasons import Reason
 from sidecar.proxy.errors import MessageError
-from sidecar.proxy.head import METHODS, HeadBuffer, HeadLimits, ReceivedFields, parse_request_line
+from sidecar.proxy.head import (
+    METHODS,
+    HeadBuffer,
+    HeadLimits,
+    ReceivedFields,
+    parse_request_line,
+    read_fields,
+)
 
 LIMITS = HeadLimits(line_bytes=100, header_bytes=400, fields=5)
 HEAD = b"GET /orders HTTP/1.1\r\nHost: shop.test\r\nX: y\r\n\r\n"
@@ -128,6 +135,28 @@ def test_llhttp_knows_every_method_that_is_known_here(name: bytes) -> None:
     except httptools.HttpParserUpgrade:
         assert name == b"CONNECT"
     assert parser.get_method() == name
+
+
+class Fields(ReceivedFields):
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.forward.append((name, value))
+
+
+def test_the_fields_of_a_whole_head() -> None:
+    received = Fields()
+    read_fields(HEAD, httptools.HttpRequestParser, received)
+    assert received.forward == [(b"Host", b"shop.test"), (b"X", b"y")]
+    read_fields(
+        HEAD.replace(b"X: y", b"Connection: upgrade\r\nUpgrade: x"), httptools.HttpRequestParser, received
+    )
+    assert received.forward[-1] == (b"Upgrade", b"x")
+
+
+@pytest.mark.parametrize("cut", [HEAD[:-1], HEAD[:-2], HEAD[:30], b"", b"\r\n\r\n"])
+def test_the_fields_of_a_part_of_a_head_are_refused(cut: bytes) -> None:
+    with pytest.raises(MessageError) as caught:
+        read_fields(cut, httptools.HttpRequestParser, Fields())
+    assert caught.value.status == 400
 
 
 def test_a_request_line() -> None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sidecar.authz.reasons import Reason
 from sidecar.proxy.body import CHUNKED, NO_BODY, Framing
 from sidecar.proxy.errors import MessageError
-from sidecar.proxy.request import MAX_PURPOSE_BYTES, HeadLimits, Request, parse_request
+from sidecar.proxy.fields import Fate
+from sidecar.proxy.request import MAX_PURPOSE_BYTES, HeadLimits, Request, _gather, parse_request
 
 LIMITS = HeadLimits(line_bytes=8 * 1024, header_bytes=32 * 1024, fields=100)
 TRACE = b"4bf92f3577b34da6a3ce929d0e0e4736"
@@ -171,6 +172,16 @@ def test_a8_several_transfer_codings(lines: list[bytes]) -> None:
 
 def test_a8_http_1_0_knows_no_chunks() -> None:
     refuse_400(b"Transfer-Encoding: chunked", line=b"POST / HTTP/1.0")
+
+
+@pytest.mark.parametrize(
+    "fate", [Fate.HOST, Fate.CONTENT_LENGTH, Fate.TRANSFER_ENCODING, Fate.PURPOSE, Fate.TASK, Fate.TOO_LONG]
+)
+def test_what_frames_or_decides_may_not_come_twice(fate: Fate) -> None:
+    """Llhttp refuses two lengths and codings already; the check of our own does not rest on that."""
+    with pytest.raises(MessageError) as caught:
+        _gather([(fate, b"5"), (Fate.STRIP, b""), (fate, b"5")])
+    assert caught.value.status == 400
 
 
 @pytest.mark.parametrize("fold", [b" ", b"\t"])
