@@ -153,6 +153,14 @@ def read_checkpoint(line: bytes, key: Ed25519PublicKey) -> Checkpoint:
     return Checkpoint(said.log, said.size, said.head, said.entries, said.ts, line)
 
 
+def looks_like_checkpoint(line: bytes) -> bool:
+    """Whether the line has a checkpoint's members, whatever its event is called: no other line has them.
+
+    Quotes inside of strings are escaped, so that no text in a line can look like a member.
+    """
+    return b'"signature":"' in line and b'"size":' in line and b'"head":"' in line
+
+
 def _is_well_formed(said: _CheckpointLine) -> bool:
     return bool(
         _LOG_ID.fullmatch(said.log)

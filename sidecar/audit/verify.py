@@ -11,7 +11,16 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from sidecar.audit.anchors import Anchors
-from sidecar.audit.chain import Checkpoint, Head, hash_line, key_id, read_checkpoint, read_head, show_key
+from sidecar.audit.chain import (
+    Checkpoint,
+    Head,
+    hash_line,
+    key_id,
+    looks_like_checkpoint,
+    read_checkpoint,
+    read_head,
+    show_key,
+)
 from sidecar.audit.files import parse_number, show_number
 from sidecar.audit.record import VERSION
 from sidecar.errors import VerificationError
@@ -86,6 +95,7 @@ class Verifier:
         self._files = self._lines = self._checkpoints = self._starts = self._crashes = self._gaps = 0
         self._log: str | None = None
         self._seq = self._first_seq = self._signed_seq = self._met = 0
+        self._suspect: tuple[int, str] | None = None
         self._last = b""
         self._last_is_checkpoint = False
         self._head: str | None = None
@@ -96,6 +106,8 @@ class Verifier:
 
     def begin_file(self, name: str) -> None:
         """The lines that follow are those of ``name``."""
+        if self._suspect is not None:
+            self._resolve(None)
         number = parse_number(name)
         if self._files and self._line == 0:
             raise BadLogError(self._file, 0, "the file is empty, and the log goes on after it")
@@ -110,6 +122,8 @@ class Verifier:
 
     def feed(self, raw: bytes) -> None:
         """The next line, with its newline."""
+        if self._suspect is not None:
+            self._resolve(raw)
         self._line += 1
         if not raw.endswith(b"\n"):
             raise self._bad(
@@ -126,12 +140,14 @@ class Verifier:
         if head.v != VERSION:
             raise self._bad(f"the line has version {head.v}; this program reads {VERSION}")
         if self._lines:
-            self._check_place(head)
+            self._check_place(head, line)
         else:
             self._begin(head)
         self._seq = head.seq
         self._lines += 1
         self._last, self._last_is_checkpoint = line, head.event == "checkpoint"
+        if self._suspect is not None:
+            return
         self._check_event(head, line)
         self._head = hash_line(line)
         if self._anchors is not None and self._log is not None:
@@ -139,6 +155,8 @@ class Verifier:
 
     def end(self) -> Report:
         """The report, once all lines are in."""
+        if self._suspect is not None:
+            self._resolve(None)
         if not self._lines:
             raise BadLogError(self._file or "the log", 0, "there is no line in it")
         if self._files > 1 and self._line == 0:
@@ -191,7 +209,7 @@ class Verifier:
             what = "the file does not begin with the checkpoint that the file before ends in"
         raise self._bad(what)
 
-    def _check_place(self, head: Head) -> None:
+    def _check_place(self, head: Head, line: bytes) -> None:
         expected = self._seq + 1
         if head.seq > expected:
             raise self._bad(
@@ -200,11 +218,21 @@ class Verifier:
         if head.seq < expected:
             raise self._bad(f"seq {head.seq} has been there already: expected seq {expected}")
         if head.prev != self._head:
-            raise self._bad(
-                f"line {self._line - 1} or line {self._line} was changed: prev of line {self._line} is not the "
-                f"hash of the line before (seq {self._seq})",
-                self._line - 1,
-            )
+            self._suspect = (self._line, hash_line(line))
+
+    def _resolve(self, raw: bytes | None) -> None:
+        """Two lines do not fit: which of them was changed shows in the line after them, if there is one."""
+        assert self._suspect is not None
+        number, digest = self._suspect
+        what = f"prev of line {number} is not the hash of line {number - 1}"
+        try:
+            prev = None if raw is None else read_head(raw[:-1]).prev
+        except VerificationError:
+            prev = None
+        if prev is None:
+            raise self._bad(f"line {number - 1} or line {number} was changed: {what}", number - 1)
+        bad = number - 1 if prev == digest else number
+        raise self._bad(f"the line was changed: {what}", bad)
 
     def _check_event(self, head: Head, line: bytes) -> None:
         match head.event:
@@ -214,6 +242,8 @@ class Verifier:
                 self._check_start(head, line)
             case "gap":
                 self._gaps += 1
+            case _ if looks_like_checkpoint(line):
+                raise self._bad(f"a checkpoint under the name {head.event!r}: it was changed")
 
     def _check_checkpoint(self, head: Head, line: bytes) -> None:
         try:
