@@ -246,6 +246,16 @@ class Program:
         self.wait_until(lambda: len(self.records(event)) >= count, f"{count} records {event}")
         return self.records(event)
 
+    def record_of(self, answer: Answer, event: str = "call") -> dict[str, Any]:
+        """The one line about the call that was answered so, as soon as it is there."""
+        call_id = answer.headers["x-request-id"]
+        self.wait_until(
+            lambda: any(line["id"] == call_id for line in self.records(event)), f"the record of {call_id}"
+        )
+        found = [line for line in self.records(event) if line["id"] == call_id]
+        assert len(found) == 1, found
+        return found[0]
+
     def wait_until(self, holds: Any, what: str, timeout_s: float = READY_S) -> None:
         deadline_s = time.monotonic() + timeout_s
         while not holds():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import ssl
 import time
 
 import pytest
@@ -147,33 +150,29 @@ def test_more_connections_than_there_may_be_are_closed_at_once(tmp_path, domain,
 
 
 def test_rel_33_a_caller_that_has_finished_sending_gets_its_answer(program, domain):
-    import ssl
-
     context = domain.identity("web").client_context()
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    import socket
-
     with socket.create_connection(("127.0.0.1", program.port), timeout=5) as raw:
         tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+
+        def flush():
+            if data := outgoing.read():
+                raw.sendall(data)
 
         def step(action):
             while True:
                 try:
                     return action()
                 except ssl.SSLWantReadError:
-                    raw.sendall(outgoing.read())
+                    flush()
                     data = raw.recv(65536)
                     incoming.write(data) if data else incoming.write_eof()
-                finally:
-                    raw.sendall(outgoing.read())
 
         step(tls.do_handshake)
         tls.write(request())
-        try:
-            tls.unwrap()
-        except ssl.SSLWantReadError:
-            pass
-        raw.sendall(outgoing.read())
+        with contextlib.suppress(ssl.SSLWantReadError):
+            tls.unwrap()  # our close_notify; the other side's is still to come
+        flush()
         raw.shutdown(socket.SHUT_WR)
         data = b""
         while b"ok\n" not in data:
