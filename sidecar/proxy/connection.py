@@ -353,17 +353,23 @@ class Connection(CallerLink):
 
     def check(self, now_s: float, wall_s: float, boot_s: float, *, review: bool) -> None:
         """What is due by now; the sweep calls it when ``next_check_s`` has come."""
-        if self._lifetime.has_ended(wall_s, boot_s):
+        if self.is_closing:
+            if now_s - self._since_s >= self._context.limits.write_timeout_s:
+                self._abort()
+        elif self._lifetime.has_ended(wall_s, boot_s):
             self.cut(Reason.SVID_EXPIRED)
-        elif self._is_stuck(now_s):
+        elif self._is_stuck(now_s, *self._answered()):
             self._context.accounts.count_limit("write_timeout")
             self.cut(Reason.TIMEOUT)
-        elif not self.is_closing:
+        else:
             self.is_ending = now_s >= self._lifetime.announce_s
             self._check_state(now_s, wall_s, review=review)
-        elif now_s - self._since_s >= self._context.limits.write_timeout_s:
-            self._abort()
-        is_idle = self._state == _HEAD and self._head_since_s is None and not self._waiting_bytes
+        is_idle = (
+            self._state == _HEAD
+            and not self.is_closing
+            and self._head_since_s is None
+            and self._waiting is None
+        )
         self.next_check_s = now_s + IDLE_CHECK_S if is_idle else 0.0
 
     def drain(self) -> None:
@@ -384,6 +390,11 @@ class Connection(CallerLink):
             self._exchange.cut(reason, abrupt=True)
         else:
             self._abort()
+
+    def _answered(self) -> tuple[str, int]:
+        """The open call and how much of its answer has been written; nothing without one."""
+        exchange = self._exchange
+        return ("", 0) if exchange is None else (exchange.call_id, exchange.sent)
 
     def _check_state(self, now_s: float, wall_s: float, *, review: bool) -> None:
         limits, since_s = self._context.limits, now_s - self._since_s

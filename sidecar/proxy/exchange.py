@@ -218,11 +218,11 @@ class Exchange(OpenCall):
         if answer.framing.length is None:
             self._is_chunked = not is_http10
             return head + self._frame(body, is_last=reader.is_done)
-        self._sent = len(body)
+        self.sent = len(body)
         return head + body
 
     def _frame(self, body: bytes, *, is_last: bool) -> bytes:
-        self._sent += len(body)
+        self.sent += len(body)
         if not self._is_chunked:
             return body
         framed = encode_chunk(body) if body else b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from sidecar.proxy.context import ProxyContext
@@ -34,7 +35,7 @@ class CallerLink:
 
     __slots__ = (
         *("_context", "_is_body_held", "_is_reading_paused", "_pending", "_since_s", "_transport"),
-        *("_waiting_bytes", "_waiting_since_s", "is_blocked", "is_closing", "next_check_s", "send"),
+        *("_waiting", "is_blocked", "is_closing", "next_check_s", "send"),
     )
 
     def __init__(self, context: ProxyContext) -> None:
@@ -43,8 +44,7 @@ class CallerLink:
         self._pending = bytearray()
         self._is_body_held = self._is_reading_paused = False
         self._since_s = 0.0  # when the present state began
-        self._waiting_bytes = 0
-        self._waiting_since_s = 0.0
+        self._waiting: _Waiting | None = None
         self.is_blocked = self.is_closing = False
         self.next_check_s = 0.0
         self.send: Callable[[bytes], None]
@@ -93,12 +93,28 @@ class CallerLink:
         self.is_closing = True
         self._transport.abort()
 
-    def _is_stuck(self, now_s: float) -> bool:
-        """Whether bytes wait for the caller and it has taken nearly none of them for too long."""
+    def _is_stuck(self, now_s: float, call_id: str, sent: int) -> bool:
+        """Whether bytes wait for the caller and it has taken nearly none of them for too long.
+
+        Told by what has left the buffer: ``sent`` bytes of the answer of ``call_id`` have gone into it so far.
+        """
         size = self._transport.get_write_buffer_size()
-        waiting = self._waiting_bytes
-        if not size or not waiting or size <= waiting - WRITE_PROGRESS_BYTES:
-            self._waiting_bytes = size
-            self._waiting_since_s = now_s
+        waiting = self._waiting
+        if (
+            not size
+            or waiting is None
+            or waiting.call_id != call_id
+            or sent - size >= waiting.taken + WRITE_PROGRESS_BYTES
+        ):
+            self._waiting = _Waiting(now_s, call_id, sent - size) if size else None
             return False
-        return now_s - self._waiting_since_s >= self._context.limits.write_timeout_s
+        return now_s - waiting.since_s >= self._context.limits.write_timeout_s
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """Bytes wait for the caller: since when, in which call, and how many it had taken by then."""
+
+    since_s: float
+    call_id: str
+    taken: int

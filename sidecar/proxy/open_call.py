@@ -66,8 +66,19 @@ class OpenCall:
 
     __slots__ = (
         *("_active_s", "_caller", "_context", "_forwarded_s", "_head_is_sent", "_is_open_written"),
-        *("_is_upstream_blocked", "_monotonic", "_received", "_sent", "_started_s", "_status", "_trace"),
-        *("_upstream", "_wall_s", "call", "call_id", "decoder", "intent", "is_ended", "request", "standing"),
+        *("_is_upstream_blocked", "_monotonic", "_received", "_started_s", "_status", "_trace"),
+        *(
+            "_upstream",
+            "_wall_s",
+            "call",
+            "call_id",
+            "decoder",
+            "intent",
+            "is_ended",
+            "request",
+            "sent",
+            "standing",
+        ),
     )
 
     def __init__(
@@ -92,7 +103,7 @@ class OpenCall:
         self._trace = trace
         self._upstream: UpstreamConnection | None = None
         self._status: int | None = None
-        self._received = self._sent = 0
+        self._received = self.sent = 0
         self._head_is_sent = self._is_upstream_blocked = self._is_open_written = self.is_ended = False
         self.request = request
         self.call = call
@@ -132,7 +143,7 @@ class OpenCall:
             Outcome(
                 status,
                 self._received,
-                self._sent,
+                self.sent,
                 int(duration_s * 1e6),
                 outcome,
                 None if cut is None else cut.value,
@@ -271,7 +282,7 @@ class OpenCall:
             self._cut_answer(outcome, cut=cut, reason=reason, abrupt=abrupt)
             return
         close = cut is not None or self.decoder is not None or self._is_last()
-        data, self._sent = render_problem(
+        data, self.sent = render_problem(
             status, reason, detail, self.call_id, close=close, head_only=self.request.method == "HEAD"
         )
         self._status = status

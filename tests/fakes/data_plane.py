@@ -4,7 +4,8 @@ bytes."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 
 from sidecar.audit.record import Caller, Decision, Intent, Outcome
@@ -233,3 +234,22 @@ async def turn(count: int = 5) -> None:
 
 GET = b"GET /orders/42 HTTP/1.1\r\nHost: orders.test\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+def in_memory(test: Callable[..., Coroutine[None, None, None]]) -> Callable[..., None]:
+    """Runs an async test on a loop of its own; no task may be left over."""
+
+    @functools.wraps(test)
+    def run(*args: object, **kwargs: object) -> None:
+        async def story() -> None:
+            await test(*args, **kwargs)
+            await turn()
+            assert asyncio.all_tasks() == {asyncio.current_task()}, "a task is left over"
+
+        async def main() -> None:
+            async with asyncio.timeout(10):
+                await story()
+
+        asyncio.run(main())
+
+    return run
