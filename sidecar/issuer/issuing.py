@@ -33,7 +33,6 @@ from sidecar.sources.reading import Mark, mark_of, read_file, read_svid, verify_
 log = logging.getLogger(__name__)
 
 RETRY_S: Final = 5.0
-LEAST_RENEWAL: Final = timedelta(seconds=5)
 WARN_EVERY: Final = timedelta(days=1)
 WARN_FRACTION: Final = 0.2
 
@@ -133,7 +132,7 @@ class Issuer:
         now = self._clock.now()
         svid = issue_svid(self._authority, entry.spiffe_id, now, self._lifetime)
         self._write(entry, svid)
-        renew_at = now + max((svid.not_after - now) * self._fraction(), LEAST_RENEWAL)
+        renew_at = now + (svid.not_after - now) * self._fraction()
         self._held[name] = Held(self._marks(entry), svid.not_before, renew_at)
         log.info(
             "SVID issued",

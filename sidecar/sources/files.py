@@ -66,7 +66,7 @@ class FilesSource:
         """The first snapshot. :class:`SidecarError` when a file, or the set of them, is not fit for use."""
         for attempts_left in reversed(range(attempts)):
             reading = await asyncio.to_thread(self._read)
-            if reading.snapshot is not None and reading.trouble is None:
+            if reading.snapshot is not None:
                 self._accept(reading)
                 return reading.snapshot
             if attempts_left:

@@ -7,6 +7,7 @@ import pytest
 
 from sidecar.errors import ConfigurationError, StateError, UnavailableError
 from sidecar.identity.spiffe_id import parse_spiffe_id
+from sidecar.issuer.durable import TEMPORARY
 from sidecar.issuer.process import POLL_S, Task, run_issuer
 from sidecar.issuer.store import init_store, open_store
 from tests.fakes.clock import FakeClock
@@ -69,8 +70,10 @@ def test_entries_of_the_command_line_are_added_and_stay(store, clock):
 def test_once(store, clock):
     assert run_issuer(Task(directory=store.directory, entries=[WEB], once=True), clock, Script()) is True
     assert serial(store)
+    (store.svids / "web" / f"{TEMPORARY}1").touch()
     (store.directory / "entries" / "bad.json").touch(0o600)
     assert run_issuer(Task(directory=store.directory, once=True), clock, Script()) is False
+    assert not (store.svids / "web" / f"{TEMPORARY}1").exists()
 
 
 def test_a_missing_authority_is_made_if_that_was_asked_for(tmp_path, clock):
