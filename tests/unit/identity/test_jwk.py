@@ -6,7 +6,9 @@ import base64
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from sidecar.errors import IdentityError
 from sidecar.identity.jwk import check_same_key
@@ -43,7 +45,12 @@ def test_the_same_key(authority):
     wide = ec.generate_private_key(ec.SECP384R1())
     check_same_key(ec_members(wide, "P-384", 48), DemoAuthority(key=wide).certificate)
     check_same_key(rsa_members(), DemoAuthority(key=rsa_key()).certificate)
-    check_same_key({"kty": "OKP"}, DemoAuthority(key=ed25519.Ed25519PrivateKey.generate()).certificate)
+    check_same_key(
+        {**rsa_members(), "crv": "P-256"}, DemoAuthority(key=rsa_key()).certificate
+    )  # means nothing there
+    check_same_key(
+        {"kty": "OKP", "crv": "Ed25519"}, DemoAuthority(key=ed25519.Ed25519PrivateKey.generate()).certificate
+    )
 
 
 def test_members_that_are_not_there_are_not_missed(authority):
@@ -71,3 +78,11 @@ def test_another_modulus_or_exponent():
     )
     assert_refused({**rsa_members(), "e": "Aw"}, authority)
     assert_refused({**ec_members(DemoAuthority().key)}, authority)
+
+
+def test_a_certificate_whose_key_cannot_be_read(authority):
+    der = authority.certificate.public_bytes(Encoding.DER)
+    unknown = der.replace(bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("06072a8648ce3d0209"))
+    with pytest.raises(IdentityError) as raised:
+        check_same_key({"kty": "EC"}, x509.load_der_x509_certificate(unknown))
+    assert raised.value.rule == "KEY"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 
 import pytest
+from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -133,9 +134,13 @@ def test_der_that_is_no_certificate_or_has_something_behind_it():
         assert raised.value.rule == "FORM"
 
 
-def test_a_certificate_whose_extensions_cannot_be_read():
-    from cryptography import x509
+def test_a_certificate_of_a_version_that_nobody_knows():
+    der = parse_blocks(pem(DemoAuthority().certificate), CERTIFICATE)[0]
+    with pytest.raises(IdentityError, match="version"):
+        load_certificate(der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05"))
 
+
+def test_a_certificate_whose_extensions_cannot_be_read():
     broken = (x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, b"\x30\x05\x86\x10a"), False)
     with pytest.raises(IdentityError, match="cannot be read"):
         parse_certificates(pem(DemoAuthority(subject_alternative_name=broken).certificate))

@@ -704,6 +704,22 @@ def test_x5_16_critical_extensions_that_nobody_knows_are_refused(authority):
                 assert judge(issued, bundles)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("basic_constraints", None),
+        ("key_usage", None),
+        ("key_usage", (key_usage("digital_signature"), False)),
+    ],
+    ids=["x5_05", "x5_06_absent", "x5_06_not_critical"],
+)
+def test_the_verifier_of_the_path_has_the_leafs_shape_as_well(authority, monkeypatch, name, value):
+    """Should the friendly check ever be lost, the library still refuses."""
+    monkeypatch.setattr(verify, "_check_leaf", lambda leaf: None)
+    shape: Any = {name: value}
+    refusal(authority.issue(WEB, **shape), authority.bundles(), "X5-16")
+
+
 # Whatever happens is a refusal
 
 
