@@ -106,12 +106,15 @@ class Issuer:
 
     def _is_due(self, name: str, entry: Entry) -> bool:
         now = self._clock.now()
-        held = self._held.get(name)
+        held = self._held.pop(name, None)
         if held is None or held.marks != self._marks(entry):
+            # Somebody is at files that were in order, and may be removing all of it: look once more before
+            # mending.
+            was_in_order = held is not None
             held = self._look(entry, now)
             if held is None:
-                return True
-            self._held[name] = held
+                return not was_in_order
+        self._held[name] = held
         return now >= held.renew_at or now < held.not_before
 
     def _look(self, entry: Entry, now: datetime) -> Held | None:

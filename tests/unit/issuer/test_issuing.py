@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import stat
 from datetime import timedelta
 
@@ -140,6 +141,7 @@ def test_the_certificate_of_another_authority_is_replaced(world, tmp_path):
         path = getattr(world.store.places(WEB), name)
         path.write_bytes(getattr(other.store.places(WEB), name).read_bytes())
     world.issuer.tick()
+    world.issuer.tick()
     assert world.svid()
 
 
@@ -184,9 +186,20 @@ def test_a_file_that_was_touched_is_mended(world, name, how):
     else:
         path.write_bytes(getattr(world.store.places(ORDERS), name).read_bytes() + b"#")
     world.issuer.tick()
+    world.issuer.tick()
     assert world.svid().spiffe_id == WEB
     assert path.stat().st_size == len(path.read_bytes()) > 0
     assert world.store.places(WEB).bundle.read_bytes() == world.store.places(ORDERS).bundle.read_bytes()
+
+
+def test_somebody_who_removes_all_of_it_is_not_worked_against_at_once(world):
+    world.add(WEB)
+    world.issuer.tick()
+    shutil.rmtree(world.store.places(WEB).svid.parent)
+    world.issuer.tick()
+    assert world.files() == []
+    world.issuer.tick()
+    assert world.svid()
 
 
 def test_a_key_that_was_opened_to_others_is_replaced(world):
@@ -195,6 +208,7 @@ def test_a_key_that_was_opened_to_others_is_replaced(world):
     key = world.store.places(WEB).key
     before = key.read_bytes()
     key.chmod(0o644)
+    world.issuer.tick()
     world.issuer.tick()
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     assert key.read_bytes() != before
