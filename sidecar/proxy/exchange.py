@@ -60,7 +60,7 @@ class Exchange(OpenCall):
         self._received += len(body)
         limit = self._context.limits.max_body_bytes
         if limit is not None and self._received > limit:
-            raise too_large(413, "the request body is too large", "body_bytes")
+            raise too_large(413, "the request body is too large", "body")
         self._active_s = self._monotonic()
         if self.request.framing.chunked:
             body = encode_chunk(body) if body else b""

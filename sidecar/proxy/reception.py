@@ -118,7 +118,7 @@ class Reception:
         decoder = build_decoder(request.framing)
         self.body, self.rest = decoder.feed(self.rest)
         if limit is not None and max(len(self.body), length or 0) > limit:
-            raise too_large(413, "the request body is too large", "body_bytes")
+            raise too_large(413, "the request body is too large", "body")
         self.decoder = None if decoder.done else decoder
 
     def _continue_trace(self, request: Request) -> str:

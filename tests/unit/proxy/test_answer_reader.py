@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +26,7 @@ def read(data: bytes, cuts: list[int], method: str = "GET") -> tuple[AnswerReade
     reader = make_reader(method)
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     body = b""
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in pairwise(places):
         if start != end:
             body += reader.feed(data[start:end])
     return reader, body
