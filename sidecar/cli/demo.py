@@ -128,7 +128,7 @@ def _report(story: Story, world: World, error: str, took_s: float, *, keep: bool
 
 
 def _say_what_is_left(story: Story, world: World) -> None:
-    click.echo("\nIt is left running. The allowed call by curl, with every check on:")
+    click.echo("\nIt is left running. An allowed call by curl, with every check on:")
     click.echo(_indented(story.stage.curl_line(), "  "))
     click.echo("How the sidecar is:")
     click.echo(_indented(story.stage.status_line(), "  "))

@@ -51,12 +51,12 @@ class Stage:
         return self.state / "audit.pub"
 
     def curl_line(self) -> str:
-        """The allowed call by curl: every check on, no ``-k``."""
+        """An allowed call by curl, for an order that the story leaves alone: every check on, no ``-k``."""
         names = {"--cert": "svid.pem", "--key": "svid_key.pem", "--cacert": "bundle.pem"}
         files: list[str | Path] = [
             word for option, name in names.items() for word in (option, str(self.svid / name))
         ]
-        return shell_line(["curl", *files, f"https://localhost:{self._port}/orders/42"])
+        return shell_line(["curl", *files, f"https://localhost:{self._port}/orders/41"])
 
     def status_line(self) -> str:
         """How an operator asks the running sidecar how it is."""

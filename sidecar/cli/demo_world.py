@@ -218,9 +218,14 @@ class World:
         return "\n".join(parts)
 
     def stop_line(self) -> str:
-        """The command that ends what :meth:`leave_running` leaves."""
-        pids = " ".join(str(each.process.pid) for each in reversed(self.started))
-        return f"kill {pids}; rm -r {shlex.quote(str(self.directory))}"
+        """The command that ends what :meth:`leave_running` leaves.
+
+        It waits for the ends, 10 s at most: who still writes a file would be in the way of removing its directory.
+        """
+        pids = [str(each.process.pid) for each in reversed(self.started)]
+        alive = " || ".join(f"kill -0 {pid} 2>/dev/null" for pid in pids)
+        wait = f"for _ in $(seq 100); do {alive} || break; sleep 0.1; done"
+        return f"kill {' '.join(pids)}; {wait}; rm -r {shlex.quote(str(self.directory))}"
 
     def leave_running(self) -> None:
         """Give up the processes and the files: they are the user's from now on."""
