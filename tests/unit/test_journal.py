@@ -109,7 +109,7 @@ def test_one_sync_serves_all_that_wait(path, monkeypatch):
     async def story() -> None:
         journal = open_journal(path, lambda entry: None)
         first = journal.append(b"first")
-        await asyncio.get_running_loop().run_in_executor(None, begun.wait)
+        await asyncio.get_running_loop().run_in_executor(None, begun.wait, 10)
         rest = [journal.append(b"%d" % number) for number in range(100)]
         go.set()
         await asyncio.gather(first, *rest)
@@ -338,7 +338,7 @@ def test_what_waits_while_the_disk_fails_fails_too(path, monkeypatch):
         with monkeypatch.context() as planted:
             planted.setattr(os, "fdatasync", fail)
             first = journal.append(b"first")
-            await asyncio.get_running_loop().run_in_executor(None, begun.wait)
+            await asyncio.get_running_loop().run_in_executor(None, begun.wait, 10)
             second = journal.append(b"second")
             go.set()
             outcomes = await asyncio.gather(first, second, return_exceptions=True)
