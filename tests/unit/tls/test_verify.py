@@ -603,6 +603,44 @@ def test_x5_16_the_first_certificate_is_the_leaf_whatever_follows(authority):
     refusal([foreign.leaf, mine.leaf], authority.bundles(), "X5-16")
 
 
+def test_chain_with_two_certificates_for_one_name_and_key_is_refused(authority):
+    """Four that sign one another in circles would cost a hundred signatures and more, before anybody is known."""
+    key, name = new_key(), common_name("circle")
+    circle = [DemoAuthority(key=key, subject=name) for _ in range(4)]
+    leaf = circle[0].issue(WEB).leaf
+    for count in (2, 3, 4):
+        chain = [leaf, *(each.certificate for each in circle[:count])]
+        assert "two certificates" in refusal(chain, authority.bundles(), "CHAIN")
+
+
+def test_x5_16_certificates_that_sign_one_another_in_circles_lead_nowhere(authority):
+    """Of one name but different keys: at each step one of them fits, so the work ends with their number."""
+    keys, name = [new_key() for _ in range(4)], common_name("circle")
+    circle = [
+        DemoAuthority(key=key, subject=name, issuer=name, signed_by=signer)
+        for key, signer in zip(keys, [*keys[1:], keys[0]], strict=True)
+    ]
+    message = refusal(
+        [circle[0].issue(WEB).leaf, *(each.certificate for each in circle)], authority.bundles(), "X5-16"
+    )
+    assert "signature check limit" not in message
+
+
+def test_x5_16_the_same_name_for_issuer_and_subject_is_no_circle_yet(authority):
+    """Nested SPIRE servers name all their authorities alike; their keys tell them apart."""
+    middle = DemoAuthority(parent=authority, subject=authority.certificate.subject)
+    lower = DemoAuthority(parent=middle, subject=authority.certificate.subject)
+    issued = lower.issue(WEB)
+    assert judge([*issued.chain, authority.certificate], authority.bundles())
+
+
+def test_x5_19_a_root_that_is_sent_along_in_two_forms(authority):
+    """As itself, which is in the bundle and is not counted, and signed by another root."""
+    cross = DemoAuthority(parent=DemoAuthority(), key=authority.key, subject=authority.certificate.subject)
+    chain = [authority.issue(WEB).leaf, cross.certificate, authority.certificate]
+    assert judge(chain, authority.bundles())
+
+
 def test_x5_19_an_intermediate_is_an_anchor_without_its_root(authority):
     middle = DemoAuthority(parent=authority)
     lower = DemoAuthority(parent=middle)
@@ -760,7 +798,7 @@ def test_no_changed_byte_gets_a_leaf_believed_as_somebody_else(place, byte):
     changed[place] = byte
     try:
         leaf = x509.load_der_x509_certificate(bytes(changed))
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         return
     try:
         found = verify_peer([leaf], _FUZZED.bundles(), START)
