@@ -124,8 +124,13 @@ class GrantBook:
         entry = Used(self._clock.wall_s(), self._holdings.look(), grant_id, call_id)
         self._ledger.apply(entry)
         future = self._using[grant_id, call_id] = self._holdings.write(entry)
-        future.add_done_callback(lambda _: self._using.pop((grant_id, call_id), None))
+        future.add_done_callback(lambda done: self._end_use(grant_id, call_id, done))
         return future
+
+    def _end_use(self, grant_id: str, call_id: str, future: asyncio.Future[None]) -> None:
+        del self._using[grant_id, call_id]
+        if not future.cancelled() and future.exception() is not None:
+            self._holdings.on_event("use", {"result": "failed", "grant": grant_id, "call": call_id})
 
     async def submit_order(self, data: bytes) -> dict[str, Any]:
         """Judges an order; it is on disk and counts when this returns. The answer has JSON's types.

@@ -606,6 +606,7 @@ def test_bg_18_a_use_that_no_disk_has_is_no_use_and_stays_taken(desktop, monkeyp
             with pytest.raises(UnavailableError):
                 await book.record_use(grant.id, "call-1")
         assert opens(desktop, book) is None
+        assert [body["result"] for body in desktop.heard("use")] == ["ok", "failed"]
         await book.close()
 
     asyncio.run(story())
