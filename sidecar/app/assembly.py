@@ -214,7 +214,7 @@ class Sidecar:
         async with self._is_reloading:
             if self.operations.is_draining:
                 return {"reloaded": False, "detail": "draining"}
-            changed = self.rules.reload(self.audit.record)
+            changed = await self.rules.reload(self.audit.record)
             self.authorizer.replace_policy(self.rules.policy)
             self.grants.replace_signers(self.rules.signers)
             await self.source.reload()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,14 +31,14 @@ class Rules:
         self._note_taken()
         metrics.policy_info.collect(lambda: [((self.policy.sha256,), 1.0)])
 
-    def reload(self, record: Record) -> bool:
-        """Reads both files anew; whether anything changed.
+    async def reload(self, record: Record) -> bool:
+        """Reads both files anew, in a thread, since a large policy takes long; whether anything changed.
 
         Raises :class:`ProblemsError` with every mistake in both of them; what was in force then stays so,
         both of it, and the attempt is recorded.
         """
         try:
-            policy, signers = read_rules(self._policy_path, self._signers_path)
+            policy, signers = await asyncio.to_thread(read_rules, self._policy_path, self._signers_path)
         except ProblemsError as exc:
             self._metrics.policy_reloads.labels("failed").inc()
             record(

@@ -31,7 +31,9 @@ def test_what_came_before_the_log_is_recorded_in_order():
 
 def test_no_word_of_a_body_can_break_the_service_log(caplog):
     with caplog.at_level(logging.INFO, "sidecar"):
-        GrantEvents(SidecarMetrics())("submit", {"result": "refused", "name": "x", "message": "y", "args": "z"})
+        GrantEvents(SidecarMetrics())(
+            "submit", {"result": "refused", "name": "x", "message": "y", "args": "z"}
+        )
     assert caplog.records[0].grant_message == "y"
 
 
