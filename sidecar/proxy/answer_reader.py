@@ -26,15 +26,17 @@ class AnswerReader:
     """
 
     __slots__ = (
-        *("_decoder", "_heads", "_interim_count", "_method", "answer", "has_excess", "has_read", "interim"),
-        "is_done",
+        *("_decoder", "_heads", "_interim_count", "_last_answer", "_last_head", "_last_method", "_method"),
+        *("answer", "has_excess", "has_read", "interim", "is_done"),
     )
 
     def __init__(self, max_head_bytes: int) -> None:
         self._heads = AnswerBuffer(max_head_bytes)
         self._decoder: Decoder | None = None
         self._interim_count = 0
-        self._method = ""
+        self._method = self._last_method = ""
+        self._last_head = b""
+        self._last_answer: Answer | None = None
         self.answer: Answer | None = None
         self.interim: tuple[Answer, ...] = ()
         self.has_read = False
@@ -62,7 +64,7 @@ class AnswerReader:
             return b""
         head = self._heads.feed(data)
         while head is not None:
-            answer = parse_answer(head, self._method)
+            answer = self._parse(head)
             rest = self._heads.take_rest()
             if answer.status >= 200:
                 self.answer = answer
@@ -70,6 +72,14 @@ class AnswerReader:
             self._on_interim(answer)
             head = self._heads.feed(rest)
         return b""
+
+    def _parse(self, head: bytes) -> Answer:
+        """Services repeat themselves: the same bytes are the same answer, which is never changed."""
+        answer, method = self._last_answer, self._method
+        if answer is None or head != self._last_head or method != self._last_method:
+            answer = parse_answer(head, method)
+            self._last_head, self._last_method, self._last_answer = head, method, answer
+        return answer
 
     def end(self) -> bool:
         """The upstream ended its stream in order: whether that completes the answer."""

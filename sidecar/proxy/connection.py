@@ -370,7 +370,10 @@ class Connection(CallerLink):
             and self._head_since_s is None
             and self._waiting is None
         )
-        self.next_check_s = now_s + IDLE_CHECK_S if is_idle else 0.0
+        self.next_check_s = 0.0
+        if is_idle:
+            self.next_check_s = now_s + IDLE_CHECK_S
+            self._reception.forget()
 
     def drain(self) -> None:
         """Closes the connection if it is idle; else its next answer announces the end."""

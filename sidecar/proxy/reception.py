@@ -26,7 +26,10 @@ class Reception:
     ``body`` is the part of it that came with the head, and ``rest`` is what followed the request.
     """
 
-    __slots__ = ("_context", "_ends_s", "_nobody", "_peer", "_standings", "body", "decoder", "rest")
+    __slots__ = (
+        *("_context", "_ends_s", "_last_head", "_last_request", "_nobody", "_peer", "_standings"),
+        *("body", "decoder", "rest"),
+    )
 
     def __init__(self, context: ProxyContext, peer: Peer, certificates_end_s: float) -> None:
         self._context = context
@@ -34,6 +37,8 @@ class Reception:
         self._ends_s = certificates_end_s
         self._standings = Standings(peer, context.accounts)
         self._nobody = build_caller(peer)
+        self._last_head = b""
+        self._last_request: Request | None = None
         self.body = b""
         self.decoder: Decoder | None = None
         self.rest = b""
@@ -46,7 +51,12 @@ class Reception:
         request: Request | None = None
         self.body, self.rest, self.decoder = b"", rest, None
         try:
-            request = parse_request(head, context.head_limits)
+            # Callers repeat themselves: the same bytes are the same request, which is never changed.
+            if head == self._last_head:
+                request = self._last_request
+            if request is None:
+                request = parse_request(head, context.head_limits)
+                self._last_head, self._last_request = head, request
             if request.framing is not NO_BODY:
                 self._begin_body(request)
         except MessageError as error:
@@ -81,6 +91,10 @@ class Reception:
             started_s,
             wall_s,
         )
+
+    def forget(self) -> None:
+        """Keeps nothing of the last request; for a connection that has become idle."""
+        self._last_head, self._last_request = b"", None
 
     def refuse_message(
         self,

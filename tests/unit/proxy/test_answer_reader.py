@@ -107,3 +107,15 @@ def test_nothing_of_one_answer_is_left_for_the_next():
     assert not reader.has_read
     assert reader.feed(OK) == b"hello"
     assert reader.may_be_reused
+
+
+def test_the_same_head_after_another_method_is_another_answer():
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"
+    reader = make_reader("GET")
+    assert reader.feed(head + b"hello") == b"hello"
+    reader.begin("HEAD")
+    assert reader.feed(head) == b""
+    assert reader.is_done
+    reader.begin("GET")
+    assert reader.feed(head) == b""
+    assert not reader.is_done

@@ -547,3 +547,30 @@ async def test_a_log_that_fails_while_a_failure_is_told_ends_the_connection(
 def test_the_connection_has_no_dict():
     caller = DataPlane().caller()
     assert not hasattr(caller.protocol, "__dict__")
+
+
+@in_memory
+async def test_a_request_that_is_repeated_is_judged_every_time_and_a_bad_one_is_not_taken_for_it():
+    plane = DataPlane()
+    caller = await plane.warm_caller()
+    for _ in range(3):
+        caller.feed(GET)
+        plane.service.link.feed(OK)
+    assert len(plane.judge.calls) == 4
+    ids = {line.call_id for line in plane.audit.lines}
+    assert len(ids) == 3
+    caller.feed(GET.replace(b"Host", b"Host "))
+    assert plane.audit.lines[-1].intent.path is None
+    assert plane.audit.lines[-1].decision.reason == "malformed"
+
+
+@in_memory
+async def test_an_idle_connection_keeps_nothing_of_its_last_request():
+    plane = DataPlane()
+    caller = await plane.warm_caller()
+    reception = caller.protocol._reception
+    assert reception._last_request is not None
+    plane.advance(0.5)
+    assert (reception._last_request, reception._last_head) == (None, b"")
+    caller.feed(GET)
+    assert plane.service.link.take().startswith(b"GET ")
