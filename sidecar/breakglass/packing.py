@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 from sidecar.errors import OrderRefused
 
