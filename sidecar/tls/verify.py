@@ -94,7 +94,7 @@ def _verify(chain: Sequence[x509.Certificate], bundles: Bundles, now: datetime) 
         raise IdentityError("X5-20", f"the leaf of {str(claimed)!r} stands in the bundle as an authority")
 
     # 5. Prove the path from the leaf to one of them.
-    path = _prove_path(leaf, _intermediates(leaf, others, anchors), anchors, now, claimed)
+    path = _prove_path(leaf, _intermediates(others, anchors), anchors, now, claimed)
 
     # 6. Hold the authority's own key to the rules too; until now it was only trusted, not looked at.
     for certificate in path:
@@ -224,15 +224,13 @@ def _anchors(claimed: SpiffeId, bundles: Bundles) -> list[x509.Certificate]:
     return list(bundle.authorities)
 
 
-def _intermediates(
-    leaf: x509.Certificate, others: list[x509.Certificate], anchors: list[x509.Certificate]
-) -> list[x509.Certificate]:
+def _intermediates(others: list[x509.Certificate], anchors: list[x509.Certificate]) -> list[x509.Certificate]:
     """What the peer sent beside the leaf, each once, and no two with one name and one key (``CHAIN``).
 
     INVARIANT: whoever signed a certificate is then at most one of these, so a path has no forks. Without that, four
     certificates that sign one another in circles cost over a hundred signatures, paid by us and sent by anybody.
     """
-    distinct = [each for each in dict.fromkeys(others) if each != leaf and each not in anchors]
+    distinct = [each for each in dict.fromkeys(others) if each not in anchors]
     signers = {
         (each.subject, each.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
         for each in distinct

@@ -245,6 +245,20 @@ def test_e18_key_on_a_curve_given_by_parameters_is_refused(authority):
     assert "parameters" in refusal([explicit], authority.bundles(), "KEY")
 
 
+def test_e18_key_that_cannot_be_read_is_refused(authority):
+    der = authority.issue(WEB).leaf.public_bytes(Encoding.DER)
+    ec_public_key, unknown = bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("06072a8648ce3d0209")
+    leaf = x509.load_der_x509_certificate(der.replace(ec_public_key, unknown))
+    assert "cannot be read" in refusal([leaf], authority.bundles(), "KEY")
+
+
+def test_e18_signature_by_an_unknown_algorithm_is_refused(authority):
+    der = authority.issue(WEB).leaf.public_bytes(Encoding.DER)
+    ecdsa_sha256, unknown = bytes.fromhex("06082a8648ce3d040302"), bytes.fromhex("06082a8648ce3d04030b")
+    leaf = x509.load_der_x509_certificate(der.replace(ecdsa_sha256, unknown))
+    assert "unknown algorithm" in refusal([leaf], authority.bundles(), "SIGNATURE")
+
+
 # 2. The name
 
 
