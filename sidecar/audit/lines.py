@@ -28,7 +28,7 @@ class Lines:
     """Writes the lines of one log, in memory.
 
     ``unsigned`` counts those since the last checkpoint; ``wants_checkpoint`` says that one of them is worth one.
-    ``checkpoint`` is the last line if it is a checkpoint.
+    ``checkpoint`` is the last line if it is a checkpoint. ``is_stopped``: the line `stop` has been written.
     """
 
     __slots__ = (
@@ -36,6 +36,7 @@ class Lines:
         "_signer",
         "checkpoint",
         "head",
+        "is_stopped",
         "log",
         "seq",
         "unsigned",
@@ -51,6 +52,7 @@ class Lines:
         self.unsigned = 0
         self.wants_checkpoint = False
         self.checkpoint: bytes | None = None
+        self.is_stopped = False
 
     def encode(self, entries: Sequence[Entry | Event]) -> bytes:
         """The lines of these records, each with its newline. 4 us a line."""
@@ -63,6 +65,7 @@ class Lines:
                 line = encode_event(seq, event, format_ts(wall_s), body, head)
                 if event in CHECKPOINT_EVENTS:
                     self.wants_checkpoint = True
+                    self.is_stopped = event == "stop"
             else:
                 line = encode_call(seq, entry, format_ts(entry[2]), head)
             head = hash_line(line)

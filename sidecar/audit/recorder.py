@@ -33,7 +33,7 @@ CLOSE_S: Final = 5.0
 SINK_CLOSE_S: Final = 1.0
 MAX_WAITING_RECORDS: Final = 100_000
 MAX_WAITING_BYTES: Final = 64 << 20
-LINE_BYTES: Final = 700  # a call's line beside its path
+RECORD_BYTES: Final = 600  # a record beside its path or body, in memory
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class AuditLog:
         event = "open" if is_open else "call"
         self._pending.append((event, call_id, wall_s, caller, intent, decision, outcome, trace))
         path = intent.path
-        self._pending_size += LINE_BYTES if path is None else LINE_BYTES + len(path)
+        self._pending_size += RECORD_BYTES if path is None else RECORD_BYTES + len(path)
         if self._flush_handle is None:
             self._begin_batch()
 
@@ -231,7 +231,7 @@ class AuditLog:
             self._lost += 1
             return
         self._pending.append((event, self._clock.wall_s(), data))
-        self._pending_size += len(data) + LINE_BYTES
+        self._pending_size += len(data) + RECORD_BYTES
         if self._flush_handle is None:
             self._begin_batch()
 

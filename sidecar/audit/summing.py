@@ -86,15 +86,14 @@ class Summing:
         return window
 
     def _make_room(self, kind: Kind, now_s: float) -> Kind:
-        """The kind under which it is counted: its own where the table has room, or an old one can go."""
-        if len(self._windows) < self._max_kinds:
-            return kind
-        oldest, window = next(iter(self._windows.items()))
-        if now_s - window.began_s < WINDOW_S:
-            return ("", kind[1])
-        if window.count:
-            self._close(oldest, window)
-        del self._windows[oldest]
+        """The kind under which it is counted: its own where there is room, or old ones can go."""
+        while len(self._windows) >= self._max_kinds:
+            oldest, window = next(iter(self._windows.items()))
+            if now_s - window.began_s < WINDOW_S:
+                return ("", kind[1])
+            if window.count:
+                self._close(oldest, window)
+            del self._windows[oldest]
         return kind
 
     def _close(self, kind: Kind, window: _Window) -> None:

@@ -95,7 +95,7 @@ class Verifier:
         self._files = self._lines = self._checkpoints = self._starts = self._crashes = self._gaps = 0
         self._log: str | None = None
         self._seq = self._first_seq = self._signed_seq = self._met = 0
-        self._suspect: tuple[int, str] | None = None
+        self._suspect: tuple[int, bytes] | None = None
         self._last = b""
         self._last_is_checkpoint = False
         self._head: str | None = None
@@ -218,21 +218,31 @@ class Verifier:
         if head.seq < expected:
             raise self._bad(f"seq {head.seq} has been there already: expected seq {expected}")
         if head.prev != self._head:
-            self._suspect = (self._line, hash_line(line))
+            self._suspect = (self._line, line)
 
     def _resolve(self, raw: bytes | None) -> None:
-        """Two lines do not fit: which of them was changed shows in the line after them, if there is one."""
+        """Two lines do not fit: which of them was changed shows in the line after them, or in a signature."""
         assert self._suspect is not None
-        number, digest = self._suspect
+        number, line = self._suspect
         what = f"prev of line {number} is not the hash of line {number - 1}"
         try:
             prev = None if raw is None else read_head(raw[:-1]).prev
         except VerificationError:
             prev = None
-        if prev is None:
+        if prev is not None:
+            second_is_good = prev == hash_line(line)
+        elif looks_like_checkpoint(line):
+            second_is_good = self._is_proven(line)
+        else:
             raise self._bad(f"line {number - 1} or line {number} was changed: {what}", number - 1)
-        bad = number - 1 if prev == digest else number
-        raise self._bad(f"the line was changed: {what}", bad)
+        raise self._bad(f"the line was changed: {what}", number - 1 if second_is_good else number)
+
+    def _is_proven(self, line: bytes) -> bool:
+        try:
+            read_checkpoint(line, self._key)
+        except VerificationError:
+            return False
+        return True
 
     def _check_event(self, head: Head, line: bytes) -> None:
         match head.event:

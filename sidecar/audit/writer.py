@@ -215,9 +215,9 @@ class Writer:
         is_news = self.trouble is None
         self.trouble = error.strerror or type(error).__name__
         self._retry_s = self._clock.monotonic_s() + RETRY_S
-        self._tell(False)
         if is_news:
             self._notify.troubled(self.trouble)
+        self._tell(False)
         if error.errno in _FULL:
             self._store.free_reserve()
             self._wants_rescue = is_news
@@ -267,6 +267,7 @@ class Writer:
             or self.trouble is not None
             or self._job is not None
             or now_s < self._rotate_not_before_s
+            or self._lines.is_stopped  # a clean end is told by the last two lines of the last file
         ):
             return
         try:

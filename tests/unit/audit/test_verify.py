@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import copy
 import io
 import json
 import re
+from collections.abc import Iterable
 
 import pytest
 
@@ -29,13 +31,23 @@ def test_a_whole_log_says_what_it_consists_of():
 
 
 def test_every_changed_byte_is_found_in_its_line():
-    data = b"".join(ALL)
-    for place in range(len(data)):
-        changed = data[:place] + bytes([data[place] ^ 0x01]) + data[place + 1 :]
-        with pytest.raises(BadLogError) as found:
-            verify(list(io.BytesIO(changed)))
-        number = data.count(b"\n", 0, place) + 1
-        assert found.value.line in (number, number + 1), (place, str(found.value))
+    for number, line in enumerate(ALL):
+        verifier = Verifier(KEY.public)
+        verifier.begin_file("00000001.jsonl")
+        for before in ALL[:number]:
+            verifier.feed(before)
+        for place in range(len(line)):
+            changed = line[:place] + bytes([line[place] ^ 0x01]) + line[place + 1 :]
+            rest = io.BytesIO(changed + b"".join(ALL[number + 1 :]))
+            with pytest.raises(BadLogError) as found:
+                finish(copy.copy(verifier), rest)
+            assert found.value.line == number + 1, (place, str(found.value))
+
+
+def finish(verifier: Verifier, lines: Iterable[bytes]) -> None:
+    for line in lines:
+        verifier.feed(line)
+    verifier.end()
 
 
 @pytest.mark.parametrize("number", range(2, len(ALL) - 1))
