@@ -136,7 +136,7 @@ def test_der_that_is_no_certificate_or_has_something_behind_it():
 
 def test_a_certificate_of_a_version_that_nobody_knows():
     der = parse_blocks(pem(DemoAuthority().certificate), CERTIFICATE)[0]
-    with pytest.raises(IdentityError, match="version"):
+    with pytest.raises(IdentityError, match="InvalidVersion"):
         load_certificate(der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05"))
 
 
@@ -144,6 +144,12 @@ def test_a_certificate_whose_extensions_cannot_be_read():
     broken = (x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, b"\x30\x05\x86\x10a"), False)
     with pytest.raises(IdentityError, match="cannot be read"):
         parse_certificates(pem(DemoAuthority(subject_alternative_name=broken).certificate))
+
+
+def test_a_certificate_with_a_name_of_a_kind_that_the_library_does_not_read():
+    odd = (x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, b"\x30\x02\xa3\x00"), False)
+    with pytest.raises(IdentityError, match="cannot be read"):
+        parse_certificates(pem(DemoAuthority(subject_alternative_name=odd).certificate))
 
 
 _DER = parse_blocks(pem(DemoAuthority().certificate), CERTIFICATE)[0]
