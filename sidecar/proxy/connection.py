@@ -7,8 +7,8 @@ States, and what received bytes are in each::
     REFUSING  the same, while a refusal waits to be on disk
     REST      the rest of a body that nobody wants any more; small, or the connection ends
 
-Once it is closing, bytes are nothing any more; the transport reads and drops some, so that closing does not reset the
-connection before the last answer has been read.
+Once it is closing, bytes are nothing any more; the transport reads and drops some, so that closing does not
+reset the connection before the last answer has been read.
 """
 
 from __future__ import annotations
@@ -145,9 +145,7 @@ class Connection(CallerLink):
 
     def refuse(self, refusal: Refusal) -> None:
         """Answers with ``refusal``, once its record is on disk where it has to be."""
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            self._decoder = exchange.decoder
+        self._exchange = None
         self._refusal = refusal.call_id
         self._state = _REFUSING
         self.next_check_s = 0.0

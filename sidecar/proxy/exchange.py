@@ -83,7 +83,7 @@ class Exchange(OpenCall):
 
     def break_off(self, error: MessageError) -> None:
         """The body is bad or ended too early: the upstream's request stays without its end."""
-        if not self._head_is_sent and not self._is_open_written:
+        if not self._has_gone_on and not self._is_open_written:
             self._refuse(error.status, error.reason, error.detail, close=True, limit=error.limit)
             return
         if error.limit is not None:
@@ -104,12 +104,13 @@ class Exchange(OpenCall):
         if self.is_ended:
             return
         try:
+            # The disk may have taken its time: a grant that was revoked meanwhile opens nothing.
+            reason = reason or self._context.judge.review(self.call, self.standing.verdict)
             if reason is None:
                 self._reach_upstream()
-            elif reason is Reason.AUDIT_UNAVAILABLE:
-                self._refuse(503, reason, "the call cannot be recorded")
             else:
-                self._refuse(status_of(reason), reason, "the grant for this call has no use left")
+                self._refuse(status_of(reason), reason, "what this call rests on is not there, or not any
+                more")
         except Exception:  # noqa: BLE001 (boundary: one call)
             self.fail_internally()
 
@@ -152,7 +153,7 @@ class Exchange(OpenCall):
 
     def _send_head(self, connection: UpstreamConnection) -> None:
         head = write_request_head(self.request, self._caller.xfcc, self.call_id, self._trace)
-        self._head_is_sent = True
+        self._head_is_sent = self._has_gone_on = True
         self._forwarded_s = self._active_s = self._monotonic()
         if self._held:
             head = b"".join([head, *self._held])

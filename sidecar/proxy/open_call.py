@@ -60,14 +60,15 @@ class CallerSide(Protocol):
 class OpenCall:
     """Base of :class:`sidecar.proxy.exchange.Exchange`, which moves the bytes.
 
-    ``decoder`` reads the request's body and is None as soon as the request is complete. Times but ``wall_s``
-    are monotonic: when the call began, when a body byte last moved, when the request was last written to.
+    ``decoder`` reads the request's body and is None as soon as the request is complete. ``_head_is_sent`` is
+    about the connection that is held now, ``_has_gone_on`` about any. Times but ``wall_s`` are monotonic:
+    when the call began, when a body byte last moved, when the request was last written to.
     """
 
     __slots__ = (
-        *("_active_s", "_caller", "_context", "_forwarded_s", "_head_is_sent", "_is_open_written"),
-        *("_is_upstream_blocked", "_monotonic", "_received", "_started_s", "_status", "_trace"),
-        *(
+        *("_active_s", "_caller", "_context", "_forwarded_s", "_has_gone_on", "_head_is_sent",
+        "_is_open_written"), *("_is_upstream_blocked", "_monotonic", "_received", "_started_s", "_status",
+        "_trace"), *(
             "_upstream",
             "_wall_s",
             "call",
@@ -95,23 +96,12 @@ class OpenCall:
         started_s: float,
         wall_s: float,
     ) -> None:
-        self._context = context
-        self._caller = caller
-        self._monotonic = context.clock.monotonic_s
-        self._started_s = self._active_s = self._forwarded_s = started_s
-        self._wall_s = wall_s
-        self._trace = trace
-        self._upstream: UpstreamConnection | None = None
-        self._status: int | None = None
-        self._received = self.sent = 0
-        self._head_is_sent = self._is_upstream_blocked = self._is_open_written = self.is_ended = False
-        self.request = request
-        self.call = call
-        self.intent = intent
-        self.standing = standing
-        self.decoder = decoder
-        self.call_id = call_id
-        context.open_calls += 1
+        self._context = context self._caller = caller self._monotonic = context.clock.monotonic_s
+        self._started_s = self._active_s = self._forwarded_s = started_s self._wall_s = wall_s self._trace =
+        trace self._upstream: UpstreamConnection | None = None self._status: int | None = None self._received
+        = self.sent = 0 self._has_gone_on = self._head_is_sent = self._is_upstream_blocked =
+        self._is_open_written = self.is_ended = False self.request = request self.call = call self.intent =
+        intent self.standing = standing self.decoder = decoder self.call_id = call_id context.open_calls += 1
 
     # The record
 
@@ -206,7 +196,7 @@ class OpenCall:
 
     def cut(self, reason: Reason, *, abrupt: bool = False) -> None:
         """Ends the call: with a problem answer if none has begun and not ``abrupt``, else in the middle."""
-        outcome = "incomplete" if self._head_is_sent else "none"
+        outcome = "incomplete" if self._has_gone_on else "none"
         if abrupt:
             self._cut_answer(outcome, cut=reason, reason=reason, abrupt=True)
         else:
@@ -215,7 +205,7 @@ class OpenCall:
 
     def caller_gone(self) -> None:
         """The caller's connection is lost; the upstream's request is aborted."""
-        self._end("incomplete" if self._head_is_sent else "none")
+        self._end("incomplete" if self._has_gone_on else "none")
 
     def fail_internally(self) -> None:
         """Called while an unexpected exception is handled: ends this call and no other."""
@@ -233,7 +223,7 @@ class OpenCall:
     def _on_upstream_error(self, error: UpstreamError) -> None:
         if error.limit is not None:
             self._context.accounts.count_limit(error.limit)
-        if error.reason is Reason.OVERLOADED and not self._is_open_written:
+        if error.reason is Reason.OVERLOADED and not self._has_gone_on and not self._is_open_written:
             self._refuse(error.status, error.reason, error.detail)
         else:
             self._fail(error.status, error.reason, error.detail, error.outcome)

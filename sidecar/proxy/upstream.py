@@ -12,7 +12,7 @@ from typing import Final
 from sidecar.authz.reasons import Reason
 from sidecar.clock import Clock
 from sidecar.proxy.errors import UpstreamError, upstream_unreachable
-from sidecar.proxy.limits import SWEEP_S, ProxyLimits
+from sidecar.proxy.limits import ProxyLimits
 from sidecar.proxy.upstream_connection import UpstreamConnection, UpstreamUser
 from sidecar.settings.values import Upstream
 
@@ -45,11 +45,10 @@ class _Wait:
 
 
 class UpstreamPool:
-    """At most ``max_upstream_connections``; the one used last is used next, so that the surplus can age and
-    go.
+    """At most ``max_upstream_connections``; the one used last is used next, so that the surplus can age and go.
 
-    Calls that find none idle wait in order for one to be made or given back, as many as there may be
-    connections and no longer than one may take to be made.
+    Calls that find none idle wait in order for one to be made or given back: as many as there may be
+    connections, beyond those for whom one is being made, and no longer than they would wait for an answer.
     """
 
     __slots__ = (
@@ -91,11 +90,8 @@ class UpstreamPool:
     @property
     def is_exhausted(self) -> bool:
         """Whether a call that asks now would be refused."""
-        return (
-            not self._idle
-            and self.size >= self._limits.max_upstream_connections
-            and len(self._waits) >= self._limits.max_upstream_connections
-        )
+        return not self._idle and len(self._waits) - len(self._connecting) >=
+        self._limits.max_upstream_connections
 
     def may_retry(self) -> bool:
         """Whether one more retry stays within :data:`RETRY_SHARE`."""
@@ -152,7 +148,7 @@ class UpstreamPool:
         late = [user for user, wait in self._waits.items() if wait.until_s <= now_s]
         for user in late:
             del self._waits[user]
-            user.upstream_refused(unreachable() if self._connecting else overloaded())
+            user.upstream_refused(overloaded())
 
     async def close(self) -> None:
         """Ends every connection, also those being made."""
@@ -166,11 +162,9 @@ class UpstreamPool:
 
     def _wait(self, user: UpstreamUser, fresh: bool) -> None:
         limits = self._limits
-        if len(self._waits) >= limits.max_upstream_connections:
+        if len(self._waits) - len(self._connecting) >= limits.max_upstream_connections:
             raise overloaded()
-        # One sweep more than connecting may take: a connection that cannot be made says so by itself.
-        until_s = self._clock.monotonic_s() + limits.upstream_connect_timeout_s + SWEEP_S
-        self._waits[user] = _Wait(until_s, fresh)
+        self._waits[user] = _Wait(self._clock.monotonic_s() + limits.upstream_response_timeout_s, fresh)
         if fresh and self._idle and self.size >= limits.max_upstream_connections:
             self._idle.popleft().discard()
         else:
@@ -240,7 +234,7 @@ def unreachable() -> UpstreamError:
 
 
 def overloaded() -> UpstreamError:
-    """503: as many connections as there may be are busy, and as many calls as may wait already do."""
+    """503: as many connections as there may be are busy, and as many calls as may wait already do, or this one has waited long enough."""
     return UpstreamError(
         503,
         Reason.OVERLOADED,

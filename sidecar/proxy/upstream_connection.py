@@ -133,8 +133,6 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _ended(self, exc: Exception | None) -> None:
         user = self.user
-        if not self.is_open:
-            return
         self.discard()
         if user is not None:
             user.upstream_lost(exc)

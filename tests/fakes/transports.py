@@ -28,6 +28,7 @@ class FakeTransport:
         self.buffered = 0
         self.most_buffered = 0
         self.writes = 0
+        self.attempts = 0
         self.is_stuck = False
         self.is_paused = False
         self.is_closed = False
@@ -40,6 +41,7 @@ class FakeTransport:
     # What protocols call
 
     def write(self, data: bytes) -> None:
+        self.attempts += 1
         if self.is_closing():
             return
         assert data, "an empty write"
@@ -54,10 +56,12 @@ class FakeTransport:
             self.protocol.pause_writing()
 
     def pause_reading(self) -> None:
+        assert not self.is_closed, "paused after its end"
         assert not self.is_paused, "paused twice"
         self.is_paused = True
 
     def resume_reading(self) -> None:
+        assert not self.is_closed, "resumed after its end"
         assert self.is_paused, "resumed twice"
         self.is_paused = False
 

@@ -426,18 +426,21 @@ async def test_a_denied_caller_who_half_closed_gets_its_answer():
 @in_memory
 async def test_the_end_is_announced_and_then_kept():
     plane = DataPlane(limits=ProxyLimits(max_connection_age_s=100, idle_timeout_s=1000))
-    caller, idle = await plane.warm_caller(), plane.caller()
+    caller, idle = plane.caller(), plane.caller()
     plane.advance(89)
     assert not idle.is_closed
     caller.feed(GET)
+    await turn()
     plane.service.link.feed(OK)
-    assert b"connection" not in caller.take()
+    answer = caller.take()
+    assert answer.endswith(b"ok")
+    assert b"connection" not in answer
     caller.feed(GET)
     plane.advance(2)
-    assert idle.is_closed
+    assert (idle.is_closed, caller.is_closed) == (True, False)
     plane.service.link.feed(OK)
     assert b"\r\nconnection: close\r\n" in caller.take()
-    assert caller.is_closed
+    assert (caller.is_closed, caller.is_aborted) == (True, False)
 
 
 @in_memory
@@ -574,3 +577,52 @@ async def test_an_idle_connection_keeps_nothing_of_its_last_request():
     assert (reception._last_request, reception._last_head) == (None, b"")
     caller.feed(GET)
     assert plane.service.link.take().startswith(b"GET ")
+
+
+@in_memory
+async def test_a_caller_who_ends_inside_a_denied_body_is_closed_on_at_once():
+    plane = DataPlane(DENY)
+    caller = plane.caller()
+    caller.feed(POST_5 + b"he")
+    caller.feed_end()
+    plane.audit.settle()
+    assert caller.take().startswith(b"HTTP/1.1 403 ")
+    assert caller.is_closed
+
+
+@in_memory
+async def test_nothing_is_written_to_a_caller_who_has_left():
+    plane = DataPlane(DENY)
+    caller = plane.caller()
+    caller.feed(GET)
+    caller.lose()
+    plane.audit.settle()
+    assert caller.attempts == 0
+
+
+@in_memory
+async def test_a_denied_caller_who_does_not_read_is_not_judged_further():
+    plane = DataPlane(DENY)
+    caller = plane.caller()
+    caller.is_stuck = True
+    caller.write(b"x" * 70_000)
+    caller.feed(GET * 3)
+    plane.audit.settle()
+    assert len(plane.audit.lines) == 1
+    caller.flush()
+    assert len(plane.audit.lines) == 2
+
+
+@in_memory
+async def test_rel33_a_caller_who_ends_while_its_requests_wait_gets_all_its_answers():
+    plane = DataPlane(DENY)
+    plane.audit.sums_denials = True
+    caller = plane.caller()
+    caller.is_stuck = True
+    caller.feed(GET * 500)
+    caller.feed_end()
+    assert not caller.is_closed
+    while caller.buffered:
+        caller.flush()
+    assert caller.take().count(b"HTTP/1.1 403 ") == 500
+    assert caller.is_closed

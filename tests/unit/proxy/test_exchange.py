@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 
@@ -937,3 +938,137 @@ async def test_an_exception_in_a_call_is_500_and_hurts_no_other(caplog: pytest.L
     assert answers == [b"200", b"500"]
     assert "Traceback" in caplog.text
     assert sorted(line.outcome.status for line in plane.audit.lines) == [200, 500]
+
+
+@in_memory
+async def test_a_body_announced_too_large_is_refused_before_it_comes():
+    plane = DataPlane(limits=ProxyLimits(max_body_bytes=4))
+    caller = await plane.warm_caller()
+    caller.feed(PUT_5)
+    plane.audit.settle()
+    assert caller.take().startswith(b"HTTP/1.1 413 ")
+    assert plane.inbound.open_calls == 0
+
+
+@in_memory
+async def test_a_grant_revoked_while_its_use_is_written_opens_nothing():
+    plane = DataPlane(GRANTED)
+    caller = plane.caller()
+    caller.feed(GET)
+    plane.judge.review_reason = Reason.SCOPE
+    plane.grants.futures[0].set_result(None)
+    await turn()
+    plane.audit.settle()
+    plane.audit.settle()
+    await turn()
+    assert reason_of(caller.take()) == "scope"
+    assert plane.service.links == []
+    assert [(line.event, line.decision.effect) for line in plane.audit.lines] == [
+        ("open", "allow"),
+        ("call", "deny"),
+    ]
+
+
+@in_memory
+async def test_a_grants_use_is_not_spent_on_a_service_without_room():
+    plane = DataPlane(limits=ProxyLimits(max_upstream_connections=1))
+    callers = [plane.caller() for _ in range(3)]
+    callers[0].feed(GET)
+    callers[1].feed(GET)
+    await turn()
+    assert plane.pool.is_exhausted
+    plane.judge.verdict = GRANTED
+    callers[2].feed(GET)
+    plane.audit.settle()
+    assert reason_of(callers[2].take()) == "overloaded"
+    assert plane.grants.uses == []
+
+
+@in_memory
+async def test_a_call_for_which_there_is_no_room_is_a_refusal():
+    plane = DataPlane(limits=ProxyLimits(max_upstream_connections=1))
+    callers = [plane.caller() for _ in range(3)]
+    for caller in callers:
+        caller.feed(GET)
+    await turn()
+    plane.audit.settle()
+    told = callers[2].take()
+    assert told.startswith(b"HTTP/1.1 503 ")
+    assert reason_of(told) == "overloaded"
+    assert not callers[2].is_closed
+    assert (plane.line().decision.effect, plane.line().decision.reason) == ("deny", "overloaded")
+    assert plane.struck("upstream_connections") == 1
+    plane.service.link.feed(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n")
+    plane.advance(15.25)
+    plane.audit.settle()
+    assert reason_of(callers[1].take()) == "overloaded"
+    assert plane.inbound.open_calls == 1
+
+
+@in_memory
+async def test_a_call_that_has_gone_on_once_is_no_refusal_when_there_is_no_room_to_try_again():
+    plane = DataPlane(limits=ProxyLimits(upstream_response_timeout_s=5))
+    caller = await plane.warm_caller()
+    caller.feed(GET)
+    plane.service.gate = asyncio.Event()
+    plane.service.link.lose(None)
+    plane.advance(5.25)
+    assert reason_of(caller.take()) == "overloaded"
+    assert (plane.line().decision.effect, plane.line().outcome.status) == ("allow", 503)
+    plane.service.gate.set()
+
+
+@in_memory
+async def test_who_leaves_while_waiting_for_the_service_is_not_connected():
+    plane = DataPlane(limits=ProxyLimits(max_upstream_connections=1))
+    first, second = plane.caller(), plane.caller()
+    first.feed(GET)
+    second.feed(GET)
+    await turn()
+    second.lose()
+    assert plane.line().outcome.upstream == "none"
+    plane.service.link.take()
+    plane.service.link.feed(OK)
+    assert plane.service.link.take() == b""
+    assert plane.pool.idle_count == 1
+
+
+@in_memory
+async def test_connections_that_die_before_anything_was_sent_are_not_replaced_for_ever():
+    plane = DataPlane()
+    caller = await plane.warm_caller()
+    caller.feed(PUT_5)
+    plane.service.link.lose(None)
+    await turn()
+    plane.service.link.lose(None)
+    await turn()
+    assert len(plane.service.links) == 2
+    assert reason_of(caller.take()) == "upstream-invalid"
+
+
+@in_memory
+async def test_rel32_a_failing_upstream_is_not_buried_under_retries():
+    plane = DataPlane()
+    caller = await plane.warm_caller()
+    while plane.pool.may_retry():
+        plane.pool._retried += 1
+    caller.feed(GET)
+    plane.service.link.lose(None)
+    await turn()
+    assert len(plane.service.links) == 1
+    assert reason_of(caller.take()) == "upstream-invalid"
+
+
+@in_memory
+async def test_a_caller_who_does_not_read_gets_no_further_answer_read_for_it():
+    plane = DataPlane()
+    caller = await plane.warm_caller()
+    service = plane.service.link
+    caller.is_stuck = True
+    caller.feed(GET)
+    service.feed(b"HTTP/1.1 200 OK\r\ncontent-length: 70000\r\n\r\n" + b"x" * 70000)
+    assert plane.pool.idle_count == 1
+    caller.feed(GET)
+    assert service.is_paused
+    caller.flush()
+    assert not service.is_paused

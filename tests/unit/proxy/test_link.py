@@ -51,3 +51,10 @@ def test_an_empty_buffer_and_another_call_begin_anew():
     assert not is_stuck(link, 35.0, 100, 200)
     assert not is_stuck(link, 66.0, 100, 200, "b")
     assert is_stuck(link, 96.0, 100, 200, "b")
+
+
+def test_a_link_that_is_closing_is_neither_paused_nor_resumed():
+    link = make_link()
+    link.protocol._close()
+    link.protocol.hold_reading(True)
+    assert not link.is_paused

@@ -113,12 +113,26 @@ async def test_as_many_may_wait_as_there_may_be_connections():
 
 
 @in_memory
+async def test_those_for_whom_a_connection_is_being_made_do_not_count_as_waiting():
+    pool, service, _ = make_pool()
+    users = [User() for _ in range(5)]
+    for user in users[:4]:
+        assert user.take(pool) is None
+    assert pool.is_exhausted
+    with pytest.raises(UpstreamError):
+        users[4].take(pool)
+    await turn()
+    assert [user.connection is not None for user in users[:4]] == [True, True, False, False]
+    assert len(service.links) == 2
+
+
+@in_memory
 async def test_who_waits_too_long_is_refused():
     pool, _, clock = make_pool()
     await connected(pool), await connected(pool)
     user = User()
     user.take(pool)
-    clock.advance(1.2)
+    clock.advance(14.9)
     pool.sweep(clock.monotonic_s())
     assert user.error is None
     clock.advance(0.1)
