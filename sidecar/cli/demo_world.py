@@ -223,7 +223,7 @@ class World:
         It waits for the ends, 10 s at most: who still writes a file would be in the way of removing its directory.
         """
         pids = [str(each.process.pid) for each in reversed(self.started)]
-        alive = " || ".join(f"kill -0 {pid} 2>/dev/null" for pid in pids)
+        alive = " ".join(["grep -qsa .", *(f"/proc/{pid}/cmdline" for pid in pids)])
         wait = f"for _ in $(seq 100); do {alive} || break; sleep 0.1; done"
         return f"kill {' '.join(pids)}; {wait}; rm -r {shlex.quote(str(self.directory))}"
 

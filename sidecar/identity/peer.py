@@ -11,8 +11,8 @@ from sidecar.identity.spiffe_id import SpiffeId
 class Peer:
     """One proven workload at one address.
 
-    ``id_text`` is ``str(spiffe_id)``, kept because every call needs it. ``serial`` and ``leaf_sha256`` are lower-case hex
-    of the leaf's serial number and of the SHA-256 of its DER form; ``not_after_s`` is the leaf's end, Unix seconds;
+    ``id_text`` is ``str(spiffe_id)``, kept because every call needs it. ``serial`` and ``leaf_sha256`` are lower-case
+    hex of the leaf's serial number and of the SHA-256 of its DER form; ``not_after_s`` is the leaf's end, Unix seconds;
     ``source`` the address without port; ``generation`` that of the snapshot whose bundles proved it.
     """
 

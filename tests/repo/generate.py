@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sidecar.authz.reasons import render_reasons
-
 from sidecar.settings import render_environment_table
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sidecar.authz.reasons import Reason
 
+from sidecar.authz.reasons import Reason
 from sidecar.settings import VARIABLES
 from tests.repo import generate
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 MADE = {".git", ".venv", "build", "dist", "__pycache__"}
-# The marks are put together, so that this file is not its own finding. A body has to follow: naming a mark is no secret.
+# The marks are put together, so that this file is not its own finding. A body has to follow: a mark alone is no
+# secret.
 KEY = re.compile(rb"-----BEGIN [A-Z ]*" + rb"PRIVATE KEY-----\s+[A-Za-z0-9+/=\s]{64}")
 
 
