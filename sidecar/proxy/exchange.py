@@ -109,8 +109,7 @@ class Exchange(OpenCall):
             if reason is None:
                 self._reach_upstream()
             else:
-                self._refuse(status_of(reason), reason, "what this call rests on is not there, or not any
-                more")
+                self._refuse(status_of(reason), reason, "what this call rests on is not there any more")
         except Exception:  # noqa: BLE001 (boundary: one call)
             self.fail_internally()
 

@@ -96,8 +96,7 @@ class CallerLink:
     def _is_stuck(self, now_s: float, call_id: str, sent: int) -> bool:
         """Whether bytes wait for the caller and it has taken nearly none of them for too long.
 
-        Told by what has left the buffer: ``sent`` bytes of the answer of ``call_id`` have gone into it so
-        far.
+        Told by what has left the buffer: ``sent`` bytes of the answer of ``call_id`` have gone into it.
         """
         size = self._transport.get_write_buffer_size()
         waiting = self._waiting

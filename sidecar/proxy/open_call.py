@@ -66,20 +66,17 @@ class OpenCall:
     """
 
     __slots__ = (
-        *("_active_s", "_caller", "_context", "_forwarded_s", "_has_gone_on", "_head_is_sent",
-        "_is_open_written"), *("_is_upstream_blocked", "_monotonic", "_received", "_started_s", "_status",
-        "_trace"), *(
-            "_upstream",
-            "_wall_s",
-            "call",
-            "call_id",
-            "decoder",
-            "intent",
-            "is_ended",
-            "request",
-            "sent",
-            "standing",
+        *(
+            "_active_s",
+            "_caller",
+            "_context",
+            "_forwarded_s",
+            "_has_gone_on",
+            "_head_is_sent",
+            "_is_open_written",
         ),
+        *("_is_upstream_blocked", "_monotonic", "_received", "_started_s", "_status", "_trace", "_upstream"),
+        *("_wall_s", "call", "call_id", "decoder", "intent", "is_ended", "request", "sent", "standing"),
     )
 
     def __init__(
@@ -96,12 +93,24 @@ class OpenCall:
         started_s: float,
         wall_s: float,
     ) -> None:
-        self._context = context self._caller = caller self._monotonic = context.clock.monotonic_s
-        self._started_s = self._active_s = self._forwarded_s = started_s self._wall_s = wall_s self._trace =
-        trace self._upstream: UpstreamConnection | None = None self._status: int | None = None self._received
-        = self.sent = 0 self._has_gone_on = self._head_is_sent = self._is_upstream_blocked =
-        self._is_open_written = self.is_ended = False self.request = request self.call = call self.intent =
-        intent self.standing = standing self.decoder = decoder self.call_id = call_id context.open_calls += 1
+        self._context = context
+        self._caller = caller
+        self._monotonic = context.clock.monotonic_s
+        self._started_s = self._active_s = self._forwarded_s = started_s
+        self._wall_s = wall_s
+        self._trace = trace
+        self._upstream: UpstreamConnection | None = None
+        self._status: int | None = None
+        self._received = self.sent = 0
+        self._has_gone_on = self._head_is_sent = self._is_open_written = False
+        self._is_upstream_blocked = self.is_ended = False
+        self.request = request
+        self.call = call
+        self.intent = intent
+        self.standing = standing
+        self.decoder = decoder
+        self.call_id = call_id
+        context.open_calls += 1
 
     # The record
 

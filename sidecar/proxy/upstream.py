@@ -90,16 +90,15 @@ class UpstreamPool:
     @property
     def is_exhausted(self) -> bool:
         """Whether a call that asks now would be refused."""
-        return not self._idle and len(self._waits) - len(self._connecting) >=
-        self._limits.max_upstream_connections
+        waiting = len(self._waits) - len(self._connecting)
+        return not self._idle and waiting >= self._limits.max_upstream_connections
 
     def may_retry(self) -> bool:
         """Whether one more retry stays within :data:`RETRY_SHARE`."""
         return self._retried < RETRY_BURST + self._taken // RETRY_SHARE
 
     def acquire(self, user: UpstreamUser, *, fresh: bool = False) -> UpstreamConnection | None:
-        """An idle connection, now held by ``user``; None if ``user`` will be told. About 1 us when one is
-        idle.
+        """An idle connection, now held by ``user``; None if ``user`` will be told. About 1 us when one is idle.
 
         ``fresh`` is for a retry: it never gets one that has been used. Raises 503 when too many wait already.
         """
@@ -234,7 +233,7 @@ def unreachable() -> UpstreamError:
 
 
 def overloaded() -> UpstreamError:
-    """503: as many connections as there may be are busy, and as many calls as may wait already do, or this one has waited long enough."""
+    """503: all connections are busy, and as many calls as may wait do, or this one has waited long enough."""
     return UpstreamError(
         503,
         Reason.OVERLOADED,
