@@ -10,7 +10,7 @@ from sidecar.audit.batch import Event
 from sidecar.audit.chain import Signer, hash_line, write_checkpoint
 from sidecar.audit.record import Entry, encode_call, encode_event, format_ts
 
-CHECKPOINT_EVENTS: Final = frozenset(["start", "stop", "grant", "gap"])
+CHECKPOINT_EVENTS: Final = frozenset(["start", "stop", "drain", "grant", "gap"])
 """After these a checkpoint follows at once: what they say is worth pinning."""
 
 

@@ -52,7 +52,7 @@ def test_before_the_first_line_there_is_nothing_to_sign():
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted"), [("grant", True), ("gap", True), ("start", True), ("admin", False)]
+    ("name", "wanted"), [("grant", True), ("gap", True), ("start", True), ("drain", True), ("admin", False)]
 )
 def test_some_events_want_a_checkpoint(name, wanted):
     lines = make()
