@@ -10,7 +10,7 @@ from typing import Final
 from OpenSSL import SSL
 
 from sidecar.clock import Clock
-from sidecar.errors import ConfigurationError
+from sidecar.errors import ConfigurationError, IdentityError
 from sidecar.identity.svid import Snapshot, Svid
 from sidecar.tls.judgement import MAX_CHAIN_CERTIFICATES, Judgement, build_judge
 from sidecar.tls.refusal import ALPN
@@ -103,9 +103,10 @@ def _load_svid(context: SSL.Context, svid: Svid) -> None:
 
 
 def _choose_protocol(connection: SSL.Connection, offered: list[bytes]) -> bytes:
-    """HTTP/1.1, or the alert no_application_protocol: what raises here is the alert. Not called without an offer."""
+    """HTTP/1.1. What raises here becomes the alert no_application_protocol, and then the handshake's own error.
+
+    Not called for a peer that offers nothing; it gets HTTP/1.1 too.
+    """
     if HTTP_1_1 in offered:
         return HTTP_1_1
-    judgement: Judgement = connection.get_app_data()
-    judgement.refuse(ALPN, f"the peer offers {offered[:8]!r}, and only http/1.1 is served")
-    raise ValueError("no common application protocol")
+    raise IdentityError(ALPN, f"the peer offers {offered[:8]!r} and only http/1.1 is served")

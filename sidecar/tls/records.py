@@ -166,7 +166,7 @@ class DirectRecords(_ColdRecords):
     says so.
     """
 
-    __slots__ = ("_from_ssl", "_into_ssl", "_left_bytes", "_memory", "_reply", "_ssl", "_view")
+    __slots__ = ("_from_ssl", "_into_ssl", "_left_bytes", "_memory", "_ssl", "_view")
 
     def __init__(self, connection: SSL.Connection, scratch: Scratch) -> None:
         super().__init__(connection)
@@ -178,7 +178,6 @@ class DirectRecords(_ColdRecords):
         self._memory = scratch.memory
         self._view = scratch.view
         self._left_bytes = 0
-        self._reply = b""
 
     def decrypt(self, data: bytes) -> bytes:
         size = len(data)
@@ -237,8 +236,7 @@ class DirectRecords(_ColdRecords):
             self.is_ended = True
         elif error != _WANT_READ:
             raise self._failure()
-        self._reply += self._take_written(_BIO_read(self._from_ssl, self._memory, BUFFER_BYTES))
-        self.has_news = self.is_ended or bool(self._reply)
+        self.has_news = True
 
     def _encrypt_pieces(self, data: bytes) -> bytes:
         parts = []
@@ -259,9 +257,8 @@ class DirectRecords(_ColdRecords):
         return b"".join(parts)
 
     def take_reply(self) -> bytes:
-        reply, self._reply = self._reply, b""
         self.has_news = self.is_ended
-        return reply
+        return self._take_written(_BIO_read(self._from_ssl, self._memory, BUFFER_BYTES))
 
     def _failure(self) -> UnavailableError:
         """What OpenSSL says went wrong; its list of errors, which is one for the whole thread, is empty afterwards."""

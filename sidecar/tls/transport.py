@@ -82,17 +82,8 @@ class TlsTransport(asyncio.Protocol):
     """
 
     __slots__ = (
-        *(
-            "_failure",
-            "_has_fin",
-            "_held",
-            "_is_closing",
-            "_is_detour",
-            "_is_end_due",
-            "_is_paused",
-            "_linger",
-        ),
-        *("_protocol", "_raw", "_records", "_release", "_silent_bytes", "_watch"),
+        *("_failure", "_has_fin", "_held", "_is_closing", "_is_detour", "_is_end_due", "_is_paused"),
+        *("_is_raw_held", "_linger", "_protocol", "_raw", "_records", "_release", "_silent_bytes", "_watch"),
         *("eof_is_clean", "own_not_after_s", "peer_chain"),
     )
 
@@ -115,7 +106,7 @@ class TlsTransport(asyncio.Protocol):
         self.eof_is_clean: bool | None = None
         self._failure: Exception | None = None
         self._linger: Linger | None = None
-        self._is_closing = self._is_paused = self._is_end_due = self._has_fin = False
+        self._is_closing = self._is_paused = self._is_raw_held = self._is_end_due = self._has_fin = False
         self._is_detour = False  # whether received bytes go another way than straight to the protocol
         self._held = bytearray()
         self._release: asyncio.Handle | None = None
@@ -152,8 +143,7 @@ class TlsTransport(asyncio.Protocol):
         if self._is_paused or self._is_closing:
             return
         self._is_paused = self._is_detour = True
-        if self._release is None and not self._raw.is_closing():
-            self._raw.pause_reading()
+        self._hold_raw(True)
 
     def resume_reading(self) -> None:
         """Goes on, first with what came while reading was paused, but never within this call."""
@@ -178,8 +168,7 @@ class TlsTransport(asyncio.Protocol):
             return
         if notice := self._records.close():
             self._raw.write(notice)
-        if self._is_paused:
-            self._raw.resume_reading()
+        self._hold_raw(False)
         self._linger = Linger(self._raw, is_ended=self._has_fin)
 
     def abort(self) -> None:
@@ -259,7 +248,16 @@ class TlsTransport(asyncio.Protocol):
             self.data_received(held)
         if self._is_end_due and not self._is_paused:
             self._tell_end()
-        if not (self._is_paused or self._is_closing or self._raw.is_closing()):
+        if not (self._is_paused or self._is_closing):
+            self._hold_raw(False)
+
+    def _hold_raw(self, hold: bool) -> None:
+        if hold == self._is_raw_held or self._raw.is_closing():
+            return
+        self._is_raw_held = hold
+        if hold:
+            self._raw.pause_reading()
+        else:
             self._raw.resume_reading()
 
     def _hear_news(self) -> None:

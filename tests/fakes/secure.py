@@ -6,8 +6,8 @@ import asyncio
 import socket
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,6 +137,12 @@ class Served:
     def protocol(self) -> Recorder:
         return self.protocols[-1]
 
+    async def secured(self) -> Recorder:
+        """The first protocol, once there is one."""
+        while not (self.protocols and self.protocols[0].events):
+            await asyncio.sleep(0.001)
+        return self.protocols[0]
+
     def handshakes(self, result: str, reason: str = "") -> int:
         return self.metrics.handshakes.labels("inbound", result, reason).value
 
@@ -157,8 +163,10 @@ async def serve(
         yield served
     finally:
         server.close()
+        for handshake in served.counts.handshakes:
+            handshake.cancel()
         for protocol in served.protocols:
-            if "lost" not in protocol.events:
+            if "secured" in protocol.events and "lost" not in protocol.events:
                 protocol.transport.abort()
         if served.counts.handshakes:
             await served.counts.until_all_closed()
@@ -182,16 +190,23 @@ class World:
         return lambda: context
 
 
+@contextmanager
+def pem_file(issued: Issued) -> Iterator[str]:
+    """The name of a file with chain and key."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(issued.chain_pem + issued.key_pem)
+        file.flush()
+        yield file.name
+
+
 def caller_context(issued: Issued | None, alpn: list[str] | None = None) -> ssl.SSLContext:
     """For a caller with this certificate, which takes any server's (its clock is the real one)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     if issued is not None:
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(issued.chain_pem + issued.key_pem)
-            file.flush()
-            context.load_cert_chain(file.name)
+        with pem_file(issued) as name:
+            context.load_cert_chain(name)
     if alpn is not None:
         context.set_alpn_protocols(alpn)
     return context
@@ -205,6 +220,60 @@ def connect(port: int, context: ssl.SSLContext, **more: Any) -> ssl.SSLSocket:
     except BaseException:
         raw.close()
         raise
+
+
+class BioCaller:
+    """A caller that sees each byte: TLS in memory, and a blocking socket of its own. For a thread."""
+
+    def __init__(self, port: int, context: ssl.SSLContext) -> None:
+        self.raw = socket.create_connection(("127.0.0.1", port), timeout=CALLER_TIMEOUT_S)
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing)
+
+    def shake_hands(self) -> None:
+        """Up to the point where this side has finished; its last flight is not sent yet."""
+        self._step(self.tls.do_handshake)
+
+    def send(self, data: bytes = b"") -> None:
+        """Sends what has been left unsent, and ``data``, in one piece."""
+        if data:
+            self.tls.write(data)
+        if self.outgoing.pending:
+            self.raw.sendall(self.outgoing.read())
+
+    def end(self) -> None:
+        """Sends close_notify and stays open for reading."""
+        try:
+            self.tls.unwrap()
+        except ssl.SSLWantReadError:
+            pass
+        self.send()
+
+    def read(self) -> bytes:
+        """The next bytes. SSLZeroReturnError after close_notify, SSLEOFError after a bare FIN."""
+        data: bytes = self._step(lambda: self.tls.read(65536))
+        return data
+
+    def close(self) -> None:
+        self.raw.close()
+
+    def _step(self, action: Callable[[], Any]) -> Any:
+        while True:
+            try:
+                return action()
+            except ssl.SSLWantReadError:
+                self.send()
+                data = self.raw.recv(65536)
+                if data:
+                    self.incoming.write(data)
+                else:
+                    self.incoming.write_eof()
+
+    def __enter__(self) -> BioCaller:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
 
 def read_exactly(link: socket.socket, count: int) -> bytes:
