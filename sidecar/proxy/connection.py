@@ -171,7 +171,7 @@ class Connection(CallerLink):
                 or self._context.is_draining
             ):
                 self._state = _HEAD
-                self._since_s = self._context.clock.monotonic_s()
+                self._since_s = exchange.active_s
             else:
                 self._after_answer(decoder, close=close)
         except Exception:  # noqa: BLE001 (boundary: what comes next is another call)

@@ -61,14 +61,14 @@ class Exchange(OpenCall):
         limit = self._context.limits.max_body_bytes
         if limit is not None and self._received > limit:
             raise too_large(413, "the request body is too large", "body")
-        self._active_s = self._monotonic()
+        self.active_s = self._monotonic()
         if self.request.framing.chunked:
             body = encode_chunk(body) if body else b""
             if is_last:
                 body += LAST_CHUNK
         if is_last:
             self.decoder = None
-            self._forwarded_s = self._active_s
+            self._forwarded_s = self.active_s
         if not body:
             return
         if self._head_is_sent and self._upstream is not None:
@@ -153,7 +153,7 @@ class Exchange(OpenCall):
     def _send_head(self, connection: UpstreamConnection) -> None:
         head = write_request_head(self.request, self._caller.xfcc, self.call_id, self._trace)
         self._head_is_sent = self._has_gone_on = True
-        self._forwarded_s = self._active_s = self._monotonic()
+        self._forwarded_s = self.active_s = self._monotonic()
         if self._held:
             head = b"".join([head, *self._held])
             self._held = []
@@ -168,7 +168,7 @@ class Exchange(OpenCall):
         try:
             upstream = self._upstream
             if upstream is not None and self._head_is_sent:
-                self._active_s = self._monotonic()
+                self.active_s = self._monotonic()
                 self._relay(upstream, data)
             elif upstream is not None:  # an idle connection's last words, such as 408; nothing was asked yet
                 upstream.discard()
@@ -242,7 +242,7 @@ class Exchange(OpenCall):
         self._context.open_calls -= 1
         self._write_end("ok")
         if self.decoder is None and upstream.reader.may_be_reused:
-            upstream.release()
+            upstream.release(self.active_s)
         else:
             upstream.discard()
         self._caller.call_done(close=self._close)

@@ -60,14 +60,13 @@ class CallerSide(Protocol):
 class OpenCall:
     """Base of :class:`sidecar.proxy.exchange.Exchange`, which moves the bytes.
 
-    ``decoder`` reads the request's body and is None as soon as the request is complete. ``_head_is_sent`` is
-    about the connection that is held now, ``_has_gone_on`` about any. Times but ``wall_s`` are monotonic:
-    when the call began, when a body byte last moved, when the request was last written to.
+    ``decoder`` reads the request's body and is None as soon as the request is complete. ``_head_is_sent`` is about the
+    connection that is held now, ``_has_gone_on`` about any. Times but ``wall_s`` are monotonic: when the call began,
+    when a body byte last moved (``active_s``; in the end, the end), when the request was last written to.
     """
 
     __slots__ = (
         *(
-            "_active_s",
             "_caller",
             "_context",
             "_forwarded_s",
@@ -76,7 +75,18 @@ class OpenCall:
             "_is_open_written",
         ),
         *("_is_upstream_blocked", "_monotonic", "_received", "_started_s", "_status", "_trace", "_upstream"),
-        *("_wall_s", "call", "call_id", "decoder", "intent", "is_ended", "request", "sent", "standing"),
+        *(
+            "_wall_s",
+            "active_s",
+            "call",
+            "call_id",
+            "decoder",
+            "intent",
+            "is_ended",
+            "request",
+            "sent",
+            "standing",
+        ),
     )
 
     def __init__(
@@ -96,7 +106,7 @@ class OpenCall:
         self._context = context
         self._caller = caller
         self._monotonic = context.clock.monotonic_s
-        self._started_s = self._active_s = self._forwarded_s = started_s
+        self._started_s = self.active_s = self._forwarded_s = started_s
         self._wall_s = wall_s
         self._trace = trace
         self._upstream: UpstreamConnection | None = None
@@ -132,7 +142,8 @@ class OpenCall:
     def _write_end(self, outcome: str, cut: Reason | None = None, reason: Reason | None = None) -> None:
         """The line `call`, and the metrics; there ``reason`` stands for the verdict's if the call has failed."""
         standing, intent, status, context = self.standing, self.intent, self._status, self._context
-        duration_s = self._monotonic() - self._started_s
+        now_s = self._monotonic()
+        duration_s = now_s - self._started_s
         context.audit.record_call(
             self.call_id,
             self._wall_s,
@@ -149,7 +160,8 @@ class OpenCall:
             ),
             self._trace,
         )
-        waited_s = self._active_s - self._forwarded_s if self._head_is_sent else 0.0
+        waited_s = self.active_s - self._forwarded_s if self._head_is_sent else 0.0
+        self.active_s = now_s
         context.accounts.count_call(
             intent.method,
             status,
@@ -185,7 +197,7 @@ class OpenCall:
         )
         return Progress(
             self._started_s,
-            self._active_s,
+            self.active_s,
             self._forwarded_s if self._head_is_sent and not is_request_open else None,
             has_answer=self._status is not None,
             is_streaming=self.standing.verdict.streaming,

@@ -126,7 +126,6 @@ class UpstreamPool:
         """From a call that is done with it; the next one that waits gets it at once."""
         if self._waits and self._hand_over(connection, is_new=False):
             return
-        connection.idle_since_s = self._clock.monotonic_s()
         self._idle.append(connection)
 
     def forget(self, connection: UpstreamConnection) -> None:
@@ -197,7 +196,7 @@ class UpstreamPool:
         if trouble is None and connection.is_open:
             self._open.add(connection)
             if not self._hand_over(connection, is_new=True):
-                self.take_back(connection)
+                connection.release(self._clock.monotonic_s())
             return
         connection.discard()
         if self._waits:

@@ -79,9 +79,10 @@ class UpstreamConnection(asyncio.Protocol):
             self.is_paused = False
             self._transport.resume_reading()
 
-    def release(self) -> None:
+    def release(self, now_s: float) -> None:
         """Gives it back whole: the answer has been read to its end and may be followed by another request."""
         self.user = None
+        self.idle_since_s = now_s
         if self.is_paused:
             self.resume_reading()
         if self.is_open:

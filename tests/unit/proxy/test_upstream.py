@@ -73,8 +73,8 @@ async def test_the_connection_used_last_is_used_next():
     pool, service, _ = make_pool()
     first, second = await connected(pool), await connected(pool)
     assert len(service.links) == 2
-    first.connection.release()
-    second.connection.release()
+    first.connection.release(1000.0)
+    second.connection.release(1000.0)
     assert User().take(pool) is second.connection
     assert User().take(pool) is first.connection
     assert first.connection.uses == 2
@@ -89,7 +89,7 @@ async def test_calls_beyond_the_limit_wait_in_order_for_one_that_is_given_back()
         assert user.take(pool) is None
     await turn()
     assert len(service.links) == 2
-    holders[1].connection.release()
+    holders[1].connection.release(1000.0)
     assert waiting[0].connection is holders[1].connection
     assert waiting[1].connection is None
     holders[0].connection.discard()
@@ -148,7 +148,7 @@ async def test_who_left_is_handed_nothing():
     user = User()
     user.take(pool)
     pool.cancel(user)
-    holder.connection.release()
+    holder.connection.release(1000.0)
     assert user.connection is None
     assert pool.idle_count == 1
 
@@ -170,9 +170,9 @@ async def test_a_connection_that_nobody_waits_for_any_more_is_kept():
 async def test_idle_connections_are_closed_after_their_time():
     pool, service, clock = make_pool()
     first, second = await connected(pool), await connected(pool)
-    first.connection.release()
+    first.connection.release(1000.0)
     clock.advance(30)
-    second.connection.release()
+    second.connection.release(1030.0)
     clock.advance(30)
     pool.sweep(clock.monotonic_s())
     assert [link.is_closed for link in service.links] == [True, False]
@@ -184,7 +184,7 @@ async def test_idle_connections_are_closed_after_their_time():
 async def test_an_idle_connection_on_which_something_comes_is_thrown_away(event: str):
     pool, service, _ = make_pool()
     user = await connected(pool)
-    user.connection.release()
+    user.connection.release(1000.0)
     link = service.link
     {"bytes": lambda: link.feed(b"HTTP/1.1 200 OK\r\n"), "end": link.feed_end, "lost": link.lose}[event]()
     assert (pool.idle_count, pool.size, link.is_closed) == (0, 0, True)
@@ -243,11 +243,11 @@ async def test_connecting_has_a_deadline():
 async def test_a_retry_gets_a_new_connection_even_if_the_pool_is_full():
     pool, service, _ = make_pool()
     first, second = await connected(pool), await connected(pool)
-    second.connection.release()
+    second.connection.release(1000.0)
     retry = User()
     assert retry.take(pool, fresh=True) is None
     assert service.links[1].is_closed
-    first.connection.release()
+    first.connection.release(1000.0)
     assert retry.connection is None
     await turn()
     assert retry.connection is not None
@@ -368,9 +368,9 @@ def test_rel31_what_has_come_unread_is_seen_before_the_loop_tells(factory, event
         user.take(pool)
         link = await listener.accept()
         await user.told.wait()
-        user.connection.release()
+        user.connection.release(1000.0)
         assert User().take(pool) is user.connection
-        user.connection.release()
+        user.connection.release(1000.0)
         if event == "bytes":
             link.send(b"HTTP/1.1 200 OK\r\n")
         elif event == "end":

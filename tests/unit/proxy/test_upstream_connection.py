@@ -57,7 +57,7 @@ def test_a_connection_that_was_paused_reads_again_when_it_is_given_back():
     connection.pause_reading()
     connection.pause_reading()
     assert link.is_paused
-    connection.release()
+    connection.release(1000.0)
     assert not link.is_paused
     assert home.events == ["back"]
 
@@ -87,7 +87,7 @@ def test_after_it_was_thrown_away_nothing_reaches_the_call():
     connection.data_received(b"late")
     connection.pause_reading()
     connection.resume_reading()
-    connection.release()
+    connection.release(1000.0)
     link.lose(None)
     assert user.events == []
     assert home.events == ["forgotten"]
