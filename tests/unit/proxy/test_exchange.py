@@ -1072,3 +1072,36 @@ async def test_a_caller_who_does_not_read_gets_no_further_answer_read_for_it():
     assert service.is_paused
     caller.flush()
     assert not service.is_paused
+
+
+@in_memory
+async def test_a35_without_an_upstream_the_body_is_never_asked_for():
+    plane = DataPlane()
+    plane.service.error = ConnectionRefusedError()
+    caller = plane.caller()
+    caller.feed(PUT_5.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
+    await turn()
+    told = caller.take()
+    assert told.startswith(b"HTTP/1.1 503 ")
+    assert caller.is_closed
+
+
+@in_memory
+async def test_a_call_on_open_connections_makes_no_task_no_future_and_no_timer(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    plane = DataPlane()
+    caller = await plane.warm_caller()
+    loop = asyncio.get_running_loop()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("not on the hot path")
+
+    with monkeypatch.context() as patch:
+        for name in ("create_task", "create_future", "call_soon", "call_later", "call_at"):
+            patch.setattr(loop, name, refuse)
+        for _ in range(3):
+            caller.feed(GET)
+            plane.service.link.feed(OK)
+    assert caller.take().count(b"HTTP/1.1 200 ") == 3
+    assert len(plane.audit.lines) == 3
