@@ -217,7 +217,6 @@ class Writer:
         self._retry_s = self._clock.monotonic_s() + RETRY_S
         if is_news:
             self._notify.troubled(self.trouble)
-        self._tell(False)
         if error.errno in _FULL:
             self._store.free_reserve()
             self._wants_rescue = is_news

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sidecar.audit.record import (
@@ -40,7 +40,9 @@ def test_an_open_call_has_no_outcome_and_the_first_line_no_prev():
     assert (record["event"], record["outcome"], record["prev"]) == ("open", None, None)
 
 
-@given(st.text() | st.just(HOSTILE))
+@given(st.text())
+@example(HOSTILE)
+@example("a\x7fb")
 def test_no_text_leaves_its_line_or_moves_a_cursor(text):
     entry = ("call", text, WALL_S, CALLER, Intent("GET", text), ALLOW, OUTCOME, text)
     for line in (encode_call(1, entry, format_ts(WALL_S), None), encode_body("admin", {"what": text})):

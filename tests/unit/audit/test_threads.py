@@ -149,6 +149,26 @@ def test_finishing_leaves_a_whole_log():
     assert report.lines == 501 + report.checkpoints and report.signed_seq == report.seq
 
 
+def test_finishing_waits_for_the_sync_that_runs():
+    world = World()
+    in_sync, second = threading.Event(), threading.Event()
+    early: list[bool] = []
+
+    def fault(operation: str, number: int) -> None:
+        if operation == "sync" and not in_sync.is_set():
+            in_sync.set()
+            early.append(second.wait(0.2))
+        elif operation == "sync":
+            second.set()
+
+    world.disk.fault = fault
+    world.give(start(make_key()), ticket=1)
+    assert in_sync.wait(WAIT_S)
+    world.give(call(1))
+    assert world.finish() is True
+    assert early == [False]
+
+
 def test_finishing_on_a_broken_disk_says_so():
     world = World()
 

@@ -287,6 +287,12 @@ def test_the_joint_of_two_files_is_checked(change, message):
         verify_log(files, KEY.public)
 
 
+def test_a_file_that_repeats_any_other_line_is_no_next_file():
+    end = next(number for number, line in enumerate(ALL, start=1) if b'"event":"checkpoint"' in line) - 1
+    with pytest.raises(BadLogError, match="does not end in a checkpoint"):
+        verify_log([("00000001.jsonl", ALL[:end]), ("00000002.jsonl", ALL[end - 1 :])], KEY.public)
+
+
 # What is odd, but not proved to be bad
 
 
