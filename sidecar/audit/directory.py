@@ -23,24 +23,53 @@ log = logging.getLogger(__name__)
 
 
 class LogFile:
-    """One open file of the log. One thread writes; ``sync`` may run in another meanwhile."""
+    """One open file of the log. One thread writes; ``sync`` may run in another meanwhile.
 
-    __slots__ = ("_fd",)
+    A file that somebody removes, moves or cuts while it is written would take lines that nobody can find again. That is
+    seen by the next sync, and from then on the file cannot be written.
+    """
 
-    def __init__(self, fd: int) -> None:
+    __slots__ = ("_end", "_fd", "_path", "_spoiled")
+
+    def __init__(self, fd: int, path: Path) -> None:
         self._fd = fd
+        self._path = path
+        self._end = os.fstat(fd).st_size
+        self._spoiled: OSError | None = None
 
     def write(self, data: bytes | memoryview, offset: int) -> int:
         """Hands bytes to the kernel; how many it took. OSError."""
-        return os.pwrite(self._fd, data, offset)
+        if self._spoiled is not None:
+            raise self._spoiled
+        written = os.pwrite(self._fd, data, offset)
+        self._end = max(self._end, offset + written)
+        return written
 
     def sync(self) -> None:
-        """Returns when everything written is on disk. OSError."""
+        """Returns when everything written is on disk, under the file's name. OSError."""
+        end = self._end  # what is written meanwhile belongs to the next sync
         os.fdatasync(self._fd)
+        self._check(end)
 
     def truncate(self, size: int) -> None:
         """Cuts the file back to ``size`` bytes. OSError."""
+        self._end = min(self._end, size)
         os.ftruncate(self._fd, size)
+
+    def _check(self, end: int) -> None:
+        own = os.fstat(self._fd)
+        try:
+            named = os.stat(self._path, follow_symlinks=False)
+        except FileNotFoundError:
+            named = None
+        if named is None or (named.st_dev, named.st_ino) != (own.st_dev, own.st_ino):
+            self._spoiled = OSError(
+                errno.ESTALE, f"{self._path.name} was removed or replaced while it was written"
+            )
+        elif own.st_size < min(end, self._end):
+            self._spoiled = OSError(errno.ESTALE, f"{self._path.name} was cut while it was written")
+        if self._spoiled is not None:
+            raise self._spoiled
 
     def close(self) -> None:
         os.close(self._fd)
@@ -71,7 +100,7 @@ class LogDirectory:
             if not stat.S_ISREG(status.st_mode):
                 raise StateError(f"{str(self.newest)!r} is no regular file")
             _check_owner(self.newest, status, "the log's file")
-            return LogFile(fd)
+            return LogFile(fd, self.newest)
         except BaseException:
             os.close(fd)
             raise
@@ -98,7 +127,7 @@ class LogDirectory:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
         self.number += 1
-        return LogFile(fd)
+        return LogFile(fd, self.newest)
 
     def _give_name(self, temporary: Path, path: Path) -> None:
         os.link(temporary, path)  # unlike a rename it never replaces a file

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class SyncThread:
-    """Syncs one job after the other; tells its tickets first, then the writer."""
+    """Syncs one job after the other; tells its tickets of success, then the writer how it ended."""
 
     def __init__(self, clock: Clock, notify: Notify, done: Callable[[SyncJob, OSError | None], None]) -> None:
         self._clock = clock
@@ -50,8 +50,8 @@ class SyncThread:
             except OSError as exc:
                 error = exc
             self.blocked_since_s = None
-            if job.tickets:
-                self._notify.settled(job.tickets, error is None)
+            if job.tickets and error is None:
+                self._notify.settled(job.tickets, True)
             self._done(job, error)
 
 

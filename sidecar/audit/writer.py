@@ -97,11 +97,12 @@ class Writer:
         self._settle()
 
     def synced(self, job: SyncJob, error: OSError | None) -> None:
-        """The sync that ``start_sync`` was asked for has ended. Its tickets have been told already."""
+        """The sync that ``start_sync`` was asked for has ended. If it succeeded, its tickets have been told."""
         self._job = None
         if error is None:
             self.tail.drop(job.blobs, job.records)
         else:
+            self._tickets += job.tickets
             self.tail.rewrite()
             self._fail(error)
         if self._wants_rescue:

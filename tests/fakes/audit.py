@@ -197,8 +197,8 @@ class FakeThread:
                 job.file.sync()
             except OSError as exc:
                 error = exc
-            if job.tickets:
-                self.settled(job.tickets, error is None)
+            if job.tickets and error is None:
+                self.settled(job.tickets, True)
             self.writer.synced(job, error)
 
     def settled(self, tickets: list[int], on_disk: bool) -> None:

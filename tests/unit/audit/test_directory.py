@@ -51,6 +51,42 @@ def test_files_are_numbered_and_gone_on_with(opened):
     assert sorted(os.listdir(opened.path)) == ["00000001.jsonl", "00000002.jsonl"]
 
 
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda path: path.unlink(), "removed or replaced"),
+        (lambda path: path.rename(path.with_name("moved")), "removed or replaced"),
+        (lambda path: path.parent.rename(path.parent.with_name("moved")), "removed or replaced"),
+        (
+            lambda path: (
+                path.with_name("new").write_bytes(path.read_bytes()),
+                path.with_name("new").rename(path),
+            ),
+            "replaced",
+        ),
+        (lambda path: os.truncate(path, 3), "was cut"),
+    ],
+)
+def test_a_file_that_is_taken_away_while_it_is_written_is_noticed(opened, harm, message):
+    file = opened.create_next(b"one\n")
+    file.write(b"two\n", 4)
+    file.sync()
+    harm(opened.newest)
+    with pytest.raises(OSError, match=message):
+        file.sync()
+    with pytest.raises(OSError, match=message):
+        file.write(b"three\n", 8)
+    file.close()
+
+
+def test_what_we_cut_back_ourselves_is_no_harm(opened):
+    file = opened.create_next(b"one\n")
+    file.write(b"tw", 4)
+    file.truncate(4)
+    file.sync()
+    file.close()
+
+
 def test_a_second_writer_is_refused(opened):
     with pytest.raises(StateError, match="another process writes"):
         open_directory(opened.path)

@@ -175,3 +175,18 @@ def test_copies_are_loaded_by_name(world, factory, capfd):
     assert capfd.readouterr().out.encode() == world.files()[0].read_bytes()
     assert world.metrics.audit_records.labels("stdout", "written").value == len(world.records())
     assert world.metrics.audit_records.labels("stdout", "dropped").value == 0
+
+
+@both_loops
+def test_a_file_that_is_removed_while_it_is_written_stops_the_calls(world, factory):
+    async def story() -> None:
+        log = await world.open()
+        world.files()[0].unlink()
+        log.record_call("x", SYSTEM_CLOCK.wall_s(), CALLER, INTENT, ALLOW, OUTCOME, "")
+        with pytest.raises(AuditUnavailable, match="removed or replaced"):
+            await log.sync()
+        assert not log.available
+        with pytest.raises(AuditUnavailable):
+            await log.close()
+
+    run_on(factory, story())
