@@ -1,11 +1,15 @@
-"""What passes between the event loop, the thread that writes and the thread that syncs."""
+"""What passes between the event loop and the log's two threads, and what each part asks of the others: their ports."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sidecar.audit.record import Entry
+
+if TYPE_CHECKING:
+    from sidecar.audit.writer import Writer
 
 Event = tuple[str, float, bytes]
 """Any other line: event, Unix seconds, the encoded body."""
@@ -36,6 +40,16 @@ class File(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(slots=True)
+class SyncJob:
+    """Everything written before the job is made: the first ``blobs`` blobs ever, ``records`` records ever."""
+
+    file: File
+    blobs: int
+    records: int
+    tickets: list[int]
+
+
 class Store(Protocol):
     """Where files and reserve are; :class:`sidecar.audit.directory.LogDirectory`."""
 
@@ -52,16 +66,6 @@ class Copy(Protocol):
     def take(self, lines: bytes) -> None: ...
 
 
-@dataclass(slots=True)
-class SyncJob:
-    """Everything written before the job is made: the first ``blobs`` blobs ever, ``records`` records ever."""
-
-    file: File
-    blobs: int
-    records: int
-    tickets: list[int]
-
-
 class Notify(Protocol):
     """How the threads tell the loop; callable from any thread."""
 
@@ -76,3 +80,30 @@ class Notify(Protocol):
     def recovered(self) -> None:
         """Everything that was kept is on disk, and more can be written."""
         ...
+
+
+class Loop(Protocol):
+    """What is used of an event loop."""
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any) -> Handle: ...
+
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> Handle: ...
+
+
+class Handle(Protocol):
+    """A callback that is to come."""
+
+    def cancel(self) -> None: ...
+
+
+class Thread(Protocol):
+    """The writer and its thread; :class:`sidecar.audit.threads.WriterThread`."""
+
+    writer: Writer
+
+    @property
+    def put(self) -> Callable[[Batch], None]: ...
+
+    def blocked_since_s(self) -> float | None: ...
+
+    def finish(self, finished: Callable[[bool], None]) -> None: ...

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from sidecar.audit.chain import Checkpoint, Head, hash_line, read_checkpoint, read_head, show_key
-from sidecar.audit.verify import StartLine
+from sidecar.audit.start import read_start
 from sidecar.errors import StateError, VerificationError
 
 _FIRST_BLOCK_BYTES: Final = 1 << 20
@@ -148,8 +147,8 @@ def _last_checkpoint(path: Path, lines: Sequence[bytes], key: Ed25519PublicKey) 
 def _log_of_start(path: Path, line: bytes, key: Ed25519PublicKey) -> str:
     """The log's id, from the first line of a log in which there is no checkpoint yet."""
     try:
-        start = _start_decoder.decode(line)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
+        start = read_start(line)
+    except VerificationError as exc:
         raise StateError(
             f"{str(path)!r} does not begin with a line 'start'; restore it, or move the log away"
         ) from exc
@@ -158,6 +157,3 @@ def _log_of_start(path: Path, line: bytes, key: Ed25519PublicKey) -> str:
             f"the audit log {str(path)!r} was begun with another key; restore its key, or move the log away"
         )
     return start.log
-
-
-_start_decoder: Final = msgspec.json.Decoder(StartLine)

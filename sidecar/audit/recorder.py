@@ -12,15 +12,14 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final
 
-from sidecar.audit.batch import Batch, Event
+from sidecar.audit.batch import Batch, Event, Handle, Loop, Thread
 from sidecar.audit.counting import Counting
 from sidecar.audit.record import Caller, Decision, Entry, Intent, Outcome, encode_body, format_ts
 from sidecar.audit.refusals import Refusals
 from sidecar.audit.sinks import Sink
 from sidecar.audit.waiters import Done, Waiters
-from sidecar.audit.writer import Writer
 from sidecar.clock import Clock
 from sidecar.errors import AuditUnavailable
 from sidecar.metrics import SidecarMetrics
@@ -36,33 +35,6 @@ MAX_WAITING_BYTES: Final = 64 << 20
 RECORD_BYTES: Final = 600  # a record beside its path or body, in memory
 
 log = logging.getLogger(__name__)
-
-
-class Loop(Protocol):
-    """What is used of an event loop."""
-
-    def call_soon(self, callback: Callable[..., Any], *args: Any) -> Handle: ...
-
-    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> Handle: ...
-
-
-class Handle(Protocol):
-    """A callback that is to come."""
-
-    def cancel(self) -> None: ...
-
-
-class Thread(Protocol):
-    """The writer and its thread; :class:`sidecar.audit.threads.WriterThread`."""
-
-    writer: Writer
-
-    @property
-    def put(self) -> Callable[[Batch], None]: ...
-
-    def blocked_since_s(self) -> float | None: ...
-
-    def finish(self, finished: Callable[[bool], None]) -> None: ...
 
 
 @dataclass(slots=True)

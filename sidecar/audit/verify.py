@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
-import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from sidecar.audit.anchors import Anchors
@@ -23,57 +20,11 @@ from sidecar.audit.chain import (
 )
 from sidecar.audit.files import parse_number, show_number
 from sidecar.audit.record import VERSION
+from sidecar.audit.report import BadLogError, Report
+from sidecar.audit.start import read_start
 from sidecar.errors import VerificationError
 
 MAX_WARNINGS: Final = 20
-
-CLAIM: Final = (
-    "tamper-evident up to the last anchored checkpoint; someone with root can stop logging or forge what comes "
-    "next, but cannot rewrite the anchored past"
-)
-
-
-class BadLogError(VerificationError):
-    """The log is not whole. ``file`` and ``line`` (0: the file as such) say where that shows first."""
-
-    def __init__(self, file: str, line: int, what: str) -> None:
-        super().__init__(f"{file}:{line}: {what}" if line else f"{file}: {what}")
-        self.file = file
-        self.line = line
-        self.what = what
-
-
-class StartLine(msgspec.Struct, frozen=True, gc=False):
-    """What the lines `start` say of the log they are in."""
-
-    log: str
-    public_key: str
-    after: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a whole log consists of.
-
-    Its lines are ``first_seq`` to ``seq``; ``head`` is the hash of the last. Lines after ``signed_seq`` (0: all)
-    are chained, but no checkpoint covers them yet. ``anchored_seq`` is the same for the newest anchor.
-    """
-
-    log: str | None
-    key: str
-    files: int
-    lines: int
-    checkpoints: int
-    starts: int
-    crashes: int
-    gaps: int
-    first_seq: int
-    seq: int
-    head: str | None
-    signed_seq: int
-    anchors: int
-    anchored_seq: int
-    warnings: tuple[str, ...]
 
 
 class Verifier:
@@ -273,9 +224,9 @@ class Verifier:
 
     def _check_start(self, head: Head, line: bytes) -> None:
         try:
-            start = _start_decoder.decode(line)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
-            raise self._bad("this start line does not name the log and its key") from exc
+            start = read_start(line)
+        except VerificationError as exc:
+            raise self._bad(str(exc)) from exc
         if start.public_key != self._key_text:
             raise self._bad(f"another key: the log names the key {start.public_key!r}, not the one given")
         self._check_log(start.log)
@@ -343,15 +294,3 @@ def verify_log(
         for line in lines:
             verifier.feed(line)
     return verifier.end()
-
-
-def parse_stated_key(line: bytes) -> Ed25519PublicKey | None:
-    """The key that a line `start` says its log is signed with; None when it is no such line."""
-    try:
-        raw = base64.b64decode(_start_decoder.decode(line).public_key, validate=True)
-        return Ed25519PublicKey.from_public_bytes(raw)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return None
-
-
-_start_decoder: Final = msgspec.json.Decoder(StartLine)

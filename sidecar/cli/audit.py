@@ -76,7 +76,7 @@ def verify(key: Path | None, anchors: Path | None, as_json: bool, paths: tuple[P
     line is named. Lines after the last checkpoint are chained but not signed yet. Without --anchors nothing tells
     whether the end is missing.
     """
-    from sidecar.audit.verify import CLAIM
+    from sidecar.audit.report import CLAIM
     from sidecar.cli.audit_verify import describe_report, verify_paths
     from sidecar.errors import VerificationError
 

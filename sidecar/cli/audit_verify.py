@@ -18,7 +18,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sidecar.audit.anchors import Anchors, read_anchors
 from sidecar.audit.files import parse_number, sort_files
 from sidecar.audit.key import load_public_key
-from sidecar.audit.verify import CLAIM, BadLogError, Report, parse_stated_key, verify_log
+from sidecar.audit.report import CLAIM, BadLogError, Report
+from sidecar.audit.start import parse_stated_key
+from sidecar.audit.verify import verify_log
 from sidecar.errors import ConfigurationError, VerificationError
 
 BAR_FROM_BYTES: Final = 32 << 20

@@ -10,7 +10,8 @@ import pytest
 
 from sidecar.audit.anchors import read_anchors
 from sidecar.audit.lines import Lines, Place
-from sidecar.audit.verify import BadLogError, Verifier, parse_stated_key, verify_log
+from sidecar.audit.report import BadLogError
+from sidecar.audit.verify import Verifier, verify_log
 from tests.fakes.audit import LOG, WALL_S, call, event, make_key, make_lines, start
 
 KEY = make_key()
@@ -340,13 +341,6 @@ def test_starts_after_a_crash_are_counted():
     data = lines.encode([start(KEY, after="first"), start(KEY, after="crash"), start(KEY, after="clean")])
     report = verify(data.splitlines(keepends=True))
     assert (report.starts, report.crashes, report.signed_seq) == (3, 1, 0)
-
-
-def test_a_start_states_its_key():
-    stated = parse_stated_key(ALL[0])
-    assert stated is not None and stated.public_bytes_raw() == KEY.public.public_bytes_raw()
-    for line in (ALL[1], b"", b"{}", b'{"log":"","public_key":"AAAA"}', b'{"log":"","public_key":"!"}'):
-        assert parse_stated_key(line) is None
 
 
 def test_a_verifier_takes_lines_one_by_one():

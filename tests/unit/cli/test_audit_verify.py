@@ -5,7 +5,7 @@ from io import BytesIO
 
 import pytest
 
-from sidecar.audit.verify import BadLogError
+from sidecar.audit.report import BadLogError
 from sidecar.cli import audit_verify
 from sidecar.cli.audit_verify import describe_report, verify_paths
 from tests.fakes.audit import make_key, make_lines
