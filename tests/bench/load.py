@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import ssl
 import sys
 import time
@@ -18,6 +19,10 @@ REQUEST = (
     b"GET /orders/42 HTTP/1.1\r\nhost: orders.bench.test\r\nuser-agent: bench/1\r\naccept: application/json\r\n"
     b"accept-encoding: identity\r\nx-tenant: shop-17\r\ncache-control: no-cache\r\n\r\n"
 )
+
+
+# As a service of a mesh asks: with a trace of its own for each call, so that no two heads are alike.
+TRACED = REQUEST.replace(b"\r\n\r\n", b"\r\ntraceparent: 00-%032x-00f067aa0ba902b7-01\r\n\r\n")
 
 
 class Caller(asyncio.Protocol):
@@ -43,7 +48,7 @@ class Caller(asyncio.Protocol):
         if self._pace_s:
             # Measured from when it ought to have been asked, so that a stall counts for all whom it delays.
             self._began_s = time.perf_counter() - (self._loop.time() - self._next_s)
-        self._transport.write(REQUEST)  # type: ignore[attr-defined]
+        self._transport.write(self._load.next_request())  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
         if self._left < 0:
@@ -81,10 +86,18 @@ class Caller(asyncio.Protocol):
 class Load:
     """What all connections share: the count, the latencies, the failures."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, traced: bool) -> None:
+        self._traced = traced
+        self._trace = random.getrandbits(127)
         self.is_over = False
         self.latencies_s: list[float] = []
         self.failures: list[str] = []
+
+    def next_request(self) -> bytes:
+        if not self._traced:
+            return REQUEST
+        self._trace += 1
+        return TRACED % self._trace
 
     def answered(self, latency_s: float) -> None:
         self.latencies_s.append(latency_s)
@@ -105,9 +118,9 @@ def build_context(task: dict[str, Any]) -> ssl.SSLContext:
 
 
 async def run_load(task: dict[str, Any]) -> dict[str, Any]:
-    """Plays one task: connections, seconds, rate (requests per second in all, 0 for as fast as possible)."""
+    """Plays one task: connections, seconds, rate (requests per second in all, 0 for as fast as possible), traced."""
     loop = asyncio.get_running_loop()
-    load = Load()
+    load = Load(traced=task["traced"])
     context = build_context(task)
     count, rate = task["connections"], task["rate"]
     pace_s = count / rate if rate else 0.0
