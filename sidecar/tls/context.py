@@ -99,7 +99,6 @@ def _load_svid(context: SSL.Context, svid: Svid) -> None:
     for each in rest:
         context.add_extra_chain_cert(each)
     context.use_privatekey(svid.private_key)  # type: ignore[arg-type]
-    context.check_privatekey()
 
 
 def _choose_protocol(connection: SSL.Connection, offered: list[bytes]) -> bytes:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
 from sidecar.clock import Clock
@@ -54,10 +53,10 @@ class Judgement:
             raise IdentityError(CHAIN, f"the chain has more than {MAX_CHAIN_CERTIFICATES} certificates")
         self._seen[depth] = certificate
         if depth == 0 and error == _OK:
-            chain = [self._seen[place].to_cryptography() for place in sorted(self._seen)]
+            encoded = tuple(_encode(self._seen[place]) for place in sorted(self._seen))
+            chain = [x509.load_der_x509_certificate(each) for each in encoded]
             self.spiffe_id = verify_peer(chain, bundles, clock.now())
-            self.leaf = chain[0]
-            self.chain = tuple(each.public_bytes(Encoding.DER) for each in chain)
+            self.leaf, self.chain = chain[0], encoded
         return True
 
     def refuse(self, rule: str, detail: str) -> None:
@@ -107,8 +106,8 @@ def proven_peer(connection: SSL.Connection, judgement: Judgement, source: str, g
     leaf, spiffe_id = judgement.leaf, judgement.spiffe_id
     if leaf is None or spiffe_id is None or not judgement.chain:
         raise IdentityError(UNPROVEN, "the handshake ended without a verdict")
-    presented = connection.get_peer_certificate(as_cryptography=True)
-    if presented is None or presented.public_bytes(Encoding.DER) != judgement.chain[0]:
+    presented = connection.get_peer_certificate()
+    if presented is None or _encode(presented) != judgement.chain[0]:
         raise IdentityError(
             UNPROVEN, "the handshake presents another certificate than the one that was judged"
         )
@@ -124,3 +123,8 @@ def proven_peer(connection: SSL.Connection, judgement: Judgement, source: str, g
         source=source,
         generation=generation,
     )
+
+
+def _encode(certificate: crypto.X509) -> bytes:
+    """The certificate in DER."""
+    return crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)

@@ -89,6 +89,53 @@ def echo(recorder: Recorder, data: bytes) -> None:
     recorder.transport.write(data)
 
 
+class RawTransport:
+    """A raw transport in memory."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.unsent = 0
+        self.protocol: object = None
+        self.is_reading = True
+        self.is_closed = self.is_aborted = self.has_ended = False
+
+    def write(self, data: bytes) -> None:
+        assert not self.has_ended, "a write after FIN"
+        self.written.append(data)
+
+    def write_eof(self) -> None:
+        self.has_ended = True
+
+    def pause_reading(self) -> None:
+        assert self.is_reading, "paused twice"
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        assert not self.is_reading, "resumed twice"
+        self.is_reading = True
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def abort(self) -> None:
+        self.is_closed = self.is_aborted = True
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def set_write_buffer_limits(self, high: int, low: int) -> None:
+        assert high > low
+
+    def set_protocol(self, protocol: object) -> None:
+        self.protocol = protocol
+
+    def get_extra_info(self, name: str) -> object:
+        return ("10.0.4.7", 4711) if name == "peername" else None
+
+
 @dataclass
 class Counts:
     """The acceptor's watch."""

@@ -109,6 +109,24 @@ def test_each_failure_says_what_to_do(monkeypatch, number, kind, text):
         bind("::1", 443)
 
 
+async def two_addresses(host, port, **more):
+    return [(socket.AF_INET, 1, 6, "", (address, port)) for address in ("127.0.0.1", "127.0.0.2")]
+
+
+async def bind_two(monkeypatch) -> list[socket.socket]:
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", two_addresses)
+    return await bind_listeners("localhost", 0)
+
+
+def test_the_port_that_the_kernel_chose_is_one_for_all_addresses(monkeypatch):
+    first, second = listeners = run_on(asyncio.new_event_loop, bind_two(monkeypatch))
+    try:
+        assert first.getsockname()[0] == "127.0.0.1" and second.getsockname()[0] == "127.0.0.2"
+        assert first.getsockname()[1] == second.getsockname()[1] != 0
+    finally:
+        close(listeners)
+
+
 def test_when_one_address_fails_none_stays_open(monkeypatch):
     listen, made = binding._listen, []
 
@@ -118,17 +136,7 @@ def test_when_one_address_fails_none_stays_open(monkeypatch):
         made.append(listen(*arguments, **more))
         return made[0]
 
-    async def two_addresses(host, port, **more):
-        return [
-            (socket.AF_INET, 1, 6, "", ("127.0.0.1", port)),
-            (socket.AF_INET, 1, 6, "", ("127.0.0.2", port)),
-        ]
-
-    async def story():
-        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", two_addresses)
-        await bind_listeners("localhost", 0)
-
     monkeypatch.setattr(binding, "_listen", listen_once)
     with pytest.raises(UnavailableError):
-        run_on(asyncio.new_event_loop, story())
+        run_on(asyncio.new_event_loop, bind_two(monkeypatch))
     assert made[0].fileno() == -1

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import ssl
 import struct
@@ -12,12 +13,16 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sidecar.errors import UnavailableError
 from sidecar.tls import acceptor as module
 from sidecar.tls import context as context_module
-from sidecar.tls.acceptor import HANDSHAKE_BYTES, source_of
+from sidecar.tls.acceptor import HANDSHAKE_BYTES, Handshake, source_of
+from sidecar.tls.judgement import Judgement
+from sidecar.tls.linger import LINGER_BYTES
 from tests.fakes.certificates import DAY, SECOND, START, DemoAuthority
 from tests.fakes.loops import both_loops, run_on
 from tests.fakes.secure import (
     BioCaller,
+    RawTransport,
     Recorder,
+    Served,
     World,
     caller_context,
     connect,
@@ -420,6 +425,48 @@ def test_a_caller_that_leaves_is_not_refused(factory, is_abrupt):
             await served.counts.until_all_closed()
             assert served.refusals == [] and served.handshakes("left", "closed") == 1
             assert served.counts.settled == 1
+
+    run_on(factory, story())
+
+
+def test_a_refused_peer_gets_the_alert_and_a_fin_and_no_reset():
+    async def story():
+        served = Served(WORLD.context(), Recorder, 10.0)
+        handshake, raw = served.acceptor.accept(served.counts), RawTransport()
+        handshake.connection_made(raw)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        caller = caller_context(None).wrap_bio(incoming, outgoing)
+        for _ in range(3):
+            try:
+                caller.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+            handshake.data_received(outgoing.read() or b"\x17")
+            incoming.write(b"".join(raw.written))
+            raw.written.clear()
+        with pytest.raises(ssl.SSLError, match="CERTIFICATE_REQUIRED"):
+            caller.read()
+        assert raw.has_ended and not raw.is_closed, "the peer's bytes are read until it ends"
+        handshake.data_received(b"x" * LINGER_BYTES)
+        assert raw.is_aborted, "but not for ever"
+        assert served.refusals[0].source == "10.0.4.7"
+        handshake.connection_lost(None)
+        assert (served.counts.settled, served.counts.closed) == (1, 1)
+
+    run_on(asyncio.new_event_loop, story())
+
+
+@both_loops
+def test_of_a_finished_handshake_nothing_is_kept(factory):
+    async def story():
+        async with serve(WORLD.context(), lambda: Recorder(echo)) as served:
+            link = await in_thread(connect, served.port, caller_context(WORLD.web))
+            with link:
+                await served.secured()
+                served.counts.handshakes.clear()
+                gc.collect()
+                kept = [each for each in gc.get_objects() if isinstance(each, (Handshake, Judgement))]
+                assert kept == []
 
     run_on(factory, story())
 

@@ -8,7 +8,7 @@ from OpenSSL import SSL
 
 from sidecar.errors import ConfigurationError
 from sidecar.identity.svid import Svid
-from sidecar.tls.context import build_server_context, check_environment, explain
+from sidecar.tls.context import CIPHER_SUITES, build_server_context, check_environment, explain
 from sidecar.tls.judgement import Judgement
 from sidecar.tls.records import drain
 from tests.fakes.certificates import DemoAuthority, new_key
@@ -76,6 +76,14 @@ def test_the_key_exchange_is_hybrid_and_the_version_1_3():
     caller = shake_hands(WORLD.context()().begin(Judgement()), caller_context())
     assert caller.get_group_name() == "X25519MLKEM768"
     assert caller.get_protocol_version_name() == "TLSv1.3"
+
+
+def test_what_is_relied_on_is_set_and_not_left_to_defaults():
+    context = WORLD.context()()
+    assert context._context.get_session_cache_mode() == SSL.SESS_CACHE_OFF
+    assert context._context.get_timeout() == 1
+    suites = [suite.decode() for suite in CIPHER_SUITES.split(b":")]
+    assert context.begin(Judgement()).get_cipher_list()[: len(suites)] == suites
 
 
 def test_the_verdict_is_about_the_clocks_time():

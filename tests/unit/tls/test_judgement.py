@@ -26,9 +26,8 @@ class Link:
     def get_app_data(self) -> object:
         return self.judgement
 
-    def get_peer_certificate(self, *, as_cryptography: bool) -> x509.Certificate | None:
-        assert as_cryptography
-        return self.presented
+    def get_peer_certificate(self) -> crypto.X509 | None:
+        return None if self.presented is None else crypto.X509.from_cryptography(self.presented)
 
     def get_peer_cert_chain(self) -> list[object] | None:
         return [object()] * self.beside or None

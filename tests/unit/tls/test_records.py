@@ -149,6 +149,17 @@ def test_however_the_stream_is_cut_all_of_it_arrives_at_once(kind, messages, cut
 
 
 @both_kinds
+def test_a_chunk_as_long_as_the_record_that_it_ends_may_hold_a_second_one(kind):
+    caller, records = pair(kind)
+    first, second = sent(caller, b"m" * 100), sent(caller, b"s")
+    part = len(second)
+    assert records.decrypt(first[:part]) == b""
+    rest = first[part:] + second
+    assert len(rest) == len(first)
+    assert records.decrypt(rest) == b"m" * 100 + b"s"
+
+
+@both_kinds
 @pytest.mark.parametrize("size", range(1, 60))
 def test_a_part_of_a_record_gives_nothing_of_what_the_buffer_held_before(kind, size):
     other_caller, other = pair(kind)

@@ -27,6 +27,8 @@ from sidecar.tls.transport import (
 from tests.fakes.loops import both_loops, run_on
 from tests.fakes.secure import (
     BioCaller,
+    Counts,
+    RawTransport,
     Recorder,
     World,
     caller_context,
@@ -425,43 +427,6 @@ def test_key_updates_are_answered(factory):
     run_on(factory, story())
 
 
-class Raw:
-    """A raw transport in memory."""
-
-    def __init__(self) -> None:
-        self.written: list[bytes] = []
-        self.unsent = 0
-        self.is_reading = True
-        self.is_closed = self.is_aborted = self.has_ended = False
-
-    def write(self, data: bytes) -> None:
-        assert not self.has_ended, "a write after FIN"
-        self.written.append(data)
-
-    def write_eof(self) -> None:
-        self.has_ended = True
-
-    def pause_reading(self) -> None:
-        assert self.is_reading, "paused twice"
-        self.is_reading = False
-
-    def resume_reading(self) -> None:
-        assert not self.is_reading, "resumed twice"
-        self.is_reading = True
-
-    def close(self) -> None:
-        self.is_closed = True
-
-    def abort(self) -> None:
-        self.is_closed = self.is_aborted = True
-
-    def is_closing(self) -> bool:
-        return self.is_closed
-
-    def get_write_buffer_size(self) -> int:
-        return self.unsent
-
-
 class Records:
     """No encryption: what is fed comes out; ``!`` is broken, ``.`` the end, ``?`` asks for a reply, ``-`` nothing."""
 
@@ -491,19 +456,11 @@ class Records:
         return b"<end>"
 
 
-class Watch:
-    def __init__(self) -> None:
-        self.closed = 0
-
-    def connection_closed(self) -> None:
-        self.closed += 1
-
-
 class Bench:
     """A transport on a raw one in memory; the test plays the loop."""
 
     def __init__(self, recorder: Recorder | None = None) -> None:
-        self.raw, self.watch = Raw(), Watch()
+        self.raw, self.watch = RawTransport(), Counts()
         self.recorder = recorder or Recorder(on_eof=lambda recorder: None)
         self.tls = TlsTransport(self.raw, Records(), self.recorder, self.watch)
         self.tls.start(None, b"")
@@ -562,7 +519,7 @@ def test_a_pause_inside_data_received_holds_back_the_end():
 def test_a_pause_from_the_start_holds_back_what_came_with_the_handshake():
     async def play():
         bench = Bench.__new__(Bench)
-        bench.raw, bench.watch = Raw(), Watch()
+        bench.raw, bench.watch = RawTransport(), Counts()
         bench.recorder = Recorder(on_secured=lambda recorder: recorder.transport.pause_reading())
         bench.tls = TlsTransport(bench.raw, Records(), bench.recorder, bench.watch)
         bench.tls.start(None, b"rest")
@@ -682,6 +639,23 @@ def test_the_end_is_told_once_however_it_comes():
         bench.tls.eof_received()
         assert bench.recorder.events == ["secured", "data", "eof"]
         assert bench.tls.eof_is_clean is True and bytes(bench.recorder.data) == b"a"
+
+    on_bench(story)
+
+
+def test_bytes_after_the_end_are_not_kept():
+    async def story(bench):
+        bench.feed(b"a.")
+        bench.feed(b"b" * 100_000)
+        assert not bench.tls._held
+
+    on_bench(story)
+
+
+def test_an_empty_write_sends_nothing():
+    async def story(bench):
+        bench.tls.write(b"")
+        assert bench.raw.written == []
 
     on_bench(story)
 
