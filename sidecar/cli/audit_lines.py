@@ -25,7 +25,13 @@ def show_line(line: bytes, as_json: bool) -> str:
         return f"not a line of a log: {escape(line[:_LONGEST].decode('utf-8', 'backslashreplace'))}"
     event = str(record.get("event"))
     head = f"{_show_time(record.get('ts'))}  {event:<10}"
-    body = _show_call(record) if event in ("call", "open") else _show_body(record)
+    match event:
+        case "call" | "open":
+            body = _show_call(record)
+        case "checkpoint":
+            body = f"signs seq 1 to {record.get('size')}  head={str(record.get('head'))[:16]}...  key={record.get('key')}"
+        case _:
+            body = _show_body(record)
     return escape(f"{head}  {body}")
 
 
