@@ -29,7 +29,8 @@ def show_line(line: bytes, as_json: bool) -> str:
         case "call" | "open":
             body = _show_call(record)
         case "checkpoint":
-            body = f"signs seq 1 to {record.get('size')}  head={str(record.get('head'))[:16]}...  key={record.get('key')}"
+            head_hash = str(record.get("head"))[:16]
+            body = f"signs seq 1 to {record.get('size')}  head={head_hash}...  key={record.get('key')}"
         case _:
             body = _show_body(record)
     return escape(f"{head}  {body}")
