@@ -57,10 +57,11 @@ Answer = Callable[[Refusal, bytes], None]
 def answer_recorded(context: ProxyContext, refusal: Refusal, answer: Answer) -> None:
     """Records ``refusal``, and calls ``answer`` once its line is on disk; at once where it is only summed.
 
-    If the log cannot take it, the answer is another one: 503, ``audit-unavailable``, and only the metric
-    knows.
+    If the log cannot take it, the answer is another one: 503, ``audit-unavailable``. Then the metric knows, and
+    the log's line `gap` will say how many there were.
     """
     if not context.audit.available:
+        context.audit.count_unrecorded()
         _answer_unrecorded(context, refusal, answer)
         return
     data, sent = _render(refusal)

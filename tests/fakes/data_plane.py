@@ -49,6 +49,7 @@ class FakeAudit:
 
     def __init__(self) -> None:
         self.available = True
+        self.unrecorded = 0
         self.lines: list[Line] = []
         self.sums_denials = False
         self.waiting: list[Callable[[bool], None]] = []
@@ -69,6 +70,9 @@ class FakeAudit:
         self.lines.append(
             Line("open" if is_open else "call", call_id, caller, intent, decision, outcome, trace)
         )
+
+    def count_unrecorded(self) -> None:
+        self.unrecorded += 1
 
     def record_denial(
         self,

@@ -83,6 +83,7 @@ async def test_without_a_log_nothing_is_decided_and_nothing_forwarded():
     assert plane.service.link.take() == b""
     assert plane.audit.lines == []
     assert plane.metrics.requests.labels("inbound", "GET", "503", "deny", "audit-unavailable").value == 1
+    assert plane.audit.unrecorded == 1
 
 
 @pytest.mark.parametrize(
