@@ -19,6 +19,10 @@ ACCEPTS_PER_TURN: Final = 64
 """How many connections are accepted before the loop turns to others."""
 RESERVED_DESCRIPTORS: Final = 64
 """Descriptors that connections must leave to admin, status, audit and upstream."""
+SILENT_S: Final = 0.5
+"""While all handshakes that may be are in progress, one whose peer has said nothing for this long makes room."""
+SLOW_S: Final = 2.0
+"""And one that has begun, but is not done after this long. Without a shortage the full deadline holds for both."""
 PAUSE_S: Final = 0.25
 """How long accepting rests when the system has no descriptor or memory left: the backlog stays readable."""
 
@@ -26,7 +30,8 @@ PAUSE_S: Final = 0.25
 class Listener:
     """Listens on ``host`` and ``port`` and has ``acceptor`` take each connection through its handshake.
 
-    While ``max_handshakes`` are in progress, later connections wait in the kernel's backlog. Beyond
+    While ``max_handshakes`` are in progress, later connections wait in the kernel's backlog, until the oldest one
+    that dawdles is given up: who opens sockets and stays silent must not keep others out. Beyond
     ``max_connections``, or if few descriptors are left, one more is accepted and closed at once, so that
     its peer knows, and counted. Runs on the loop that :meth:`start` is called on.
     """
@@ -48,9 +53,10 @@ class Listener:
         self._limits = metrics.limits
         self._open = metrics.connections.labels("inbound")
         self._listeners: list[socket.socket] = []
-        self._handshakes: set[Handshake] = set()
+        self._handshakes: dict[Handshake, float] = {}  # with the time of accepting, oldest first
         self._tasks: set[asyncio.Task[None]] = set()
         self._pause: asyncio.TimerHandle | None = None
+        self._room: asyncio.TimerHandle | None = None
         self._is_accepting = False
         self._is_full = False
         self._descriptor_limit = 0
@@ -71,9 +77,10 @@ class Listener:
     def stop_accepting(self) -> None:
         """Closes the listening sockets and ends handshakes that are not finished; open connections stay."""
         self._stop_reading()
-        if self._pause is not None:
-            self._pause.cancel()
-            self._pause = None
+        for timer in (self._pause, self._room):
+            if timer is not None:
+                timer.cancel()
+        self._pause = self._room = None
         listeners, self._listeners = self._listeners, []
         for each in listeners:
             each.close()
@@ -89,7 +96,7 @@ class Listener:
     # For the acceptor's protocols
 
     def handshake_settled(self, handshake: Handshake) -> None:
-        self._handshakes.discard(handshake)
+        self._handshakes.pop(handshake, None)
         self._begin_accepting()
 
     def connection_closed(self) -> None:
@@ -115,8 +122,9 @@ class Listener:
         for _ in range(ACCEPTS_PER_TURN):
             if len(self._handshakes) >= self._max_handshakes:
                 self._limits.labels("handshakes").inc()
-                self._stop_reading()
-                return
+                if not self._make_room():
+                    self._stop_reading()
+                    return
             try:
                 link, _ = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -125,6 +133,24 @@ class Listener:
                 self._rest(exc)
                 return
             self._take(link)
+
+    def _make_room(self) -> bool:
+        """Gives up the oldest handshake that dawdles; whether there was one. Else looks again when one will."""
+        now_s, soonest_s = self._loop.time(), SLOW_S
+        for handshake, since_s in self._handshakes.items():
+            left_s = since_s + (SLOW_S if handshake.has_spoken else SILENT_S) - now_s
+            if left_s <= 0:
+                handshake.cancel()
+                return True
+            soonest_s = min(soonest_s, left_s)
+        if self._room is None:
+            self._room = self._loop.call_later(soonest_s, self._look_for_room)
+        return False
+
+    def _look_for_room(self) -> None:
+        self._room = None
+        if len(self._handshakes) < self._max_handshakes or self._make_room():
+            self._begin_accepting()
 
     def _take(self, link: socket.socket) -> None:
         limit = self._struck(link)
@@ -140,7 +166,7 @@ class Listener:
         handshake = self._acceptor.accept(self)
         self.connections += 1
         self._open.inc()
-        self._handshakes.add(handshake)
+        self._handshakes[handshake] = self._loop.time()
         task = self._loop.create_task(self._connect(link, handshake), name=f"accept-{link.fileno()}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -153,7 +153,7 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable(
         "SIDECAR_MAX_HANDSHAKES", "max_handshakes", count(1, 10_000), "256",
-        "handshakes at once; later connections wait in the backlog",
+        "handshakes at once; later connections wait in the backlog, and those that dawdle are given up for them",
     ),
     Variable(
         "SIDECAR_MAX_CONNECTIONS", "max_connections", count(1, 100_000), "10000",
@@ -161,7 +161,8 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable(
         "SIDECAR_MAX_CONNECTION_AGE", "max_connection_age_s", duration("1s", "24h"), "1h",
-        "longest life of an inbound connection; certificates that end earlier end it earlier",
+        "age at which an inbound connection takes no new call; one that is open may end. A certificate that ends "
+        "earlier ends the connection with all that is open on it",
     ),
     Variable(
         "SIDECAR_MAX_REQUEST_LINE_BYTES", "max_request_line_bytes", size("256B", "64KiB"), "8KiB",

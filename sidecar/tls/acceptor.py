@@ -118,6 +118,11 @@ class Handshake(asyncio.Protocol):
         self._is_settled = False
         self.is_started = False
 
+    @property
+    def has_spoken(self) -> bool:
+        """Whether the peer has sent anything that a handshake begins with."""
+        return self._fed_bytes > 0
+
     def cancel(self) -> None:
         """Ends it now if it is still in progress; the peer is told nothing."""
         self._leave("cancelled")

@@ -125,6 +125,55 @@ def test_a_handshake_that_times_out_makes_room(factory):
     run_on(factory, story())
 
 
+@both_loops
+def test_d21_who_stays_silent_is_given_up_for_who_waits(factory, monkeypatch):
+    monkeypatch.setattr(module, "SILENT_S", 0.05)
+
+    async def story():
+        async with listening(handshakes=2) as guarded:
+            with ExitStack() as stack:
+                for _ in range(6):
+                    stack.enter_context(silent(guarded.port))
+                assert await in_thread(ask, guarded.port) == b"hello"
+                assert guarded.handshakes("left", "cancelled") >= 2
+                assert guarded.limit("handshakes") > 0
+
+    run_on(factory, story())
+
+
+@both_loops
+def test_d21_who_has_begun_is_given_more_time_than_who_is_silent(factory, monkeypatch):
+    monkeypatch.setattr(module, "SILENT_S", 0.02)
+    monkeypatch.setattr(module, "SLOW_S", 0.3)
+
+    async def story():
+        async with listening(handshakes=1) as guarded:
+            with silent(guarded.port) as slow:
+                client = CALLER.wrap_bio(incoming := ssl.MemoryBIO(), outgoing := ssl.MemoryBIO())
+                with pytest.raises(ssl.SSLWantReadError):
+                    client.do_handshake()
+                slow.sendall(outgoing.read())
+                assert incoming.pending == 0
+                began_s = asyncio.get_running_loop().time()
+                assert await in_thread(ask, guarded.port) == b"hello"
+                assert asyncio.get_running_loop().time() - began_s > 0.2
+
+    run_on(factory, story())
+
+
+def test_without_a_shortage_nobody_is_given_up_early(monkeypatch):
+    monkeypatch.setattr(module, "SILENT_S", 0.0)
+
+    async def story():
+        async with listening(handshakes=3) as guarded:
+            with silent(guarded.port):
+                assert await in_thread(ask, guarded.port) == b"hello"
+                assert await in_thread(ask, guarded.port) == b"hello"
+                assert guarded.handshakes("left", "cancelled") == 0
+
+    run_on(asyncio.new_event_loop, story())
+
+
 def is_closed_at_once(port: int) -> bool:
     try:
         with silent(port) as link:
