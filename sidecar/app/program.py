@@ -22,7 +22,7 @@ def run_program(settings: Settings) -> int:
 
     Raises :class:`SidecarError` when it cannot start.
     """
-    configure_logging(settings.log_level, settings.log_format)
+    configure_logging(settings.log_level, settings.log_format, in_background=True)
     set_allocator()
     if settings.ignored:
         log.info("variables that mean nothing to the sidecar", extra={"names": ", ".join(settings.ignored)})

@@ -263,7 +263,7 @@ def _configure_logging(environ: Mapping[str, str]) -> None:
             values[name] = None if text is None else BY_NAME[name].kind.parse(text)
         except ConfigurationError as exc:
             raise ConfigurationError(f"{name}: {exc}") from exc
-    configure_logging(values["SIDECAR_LOG_LEVEL"], values["SIDECAR_LOG_FORMAT"])
+    configure_logging(values["SIDECAR_LOG_LEVEL"], values["SIDECAR_LOG_FORMAT"], in_background=True)
 
 
 def _end(certificate: x509.Certificate) -> str:

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 READY_S = 20.0
 
@@ -174,15 +174,15 @@ class Program:
         self.process: subprocess.Popen[bytes] | None = None
         self.log = directory / "sidecar.log"
 
-    def start(self, *, wait: bool = True) -> None:
-        """Starts it, and waits until it is ready unless told not to."""
-        with self.log.open("ab") as output:
+    def start(self, *, wait: bool = True, output: IO[bytes] | None = None) -> None:
+        """Starts it, and waits until it is ready unless told not to. Without ``output`` its log is kept."""
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "sidecar", "run"],
                 env={**surroundings(), **self.environment},
                 stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
+                stdout=output or log,
+                stderr=output or log,
             )
         if wait:
             self.wait_until(self.is_ready, "it is ready")

@@ -312,3 +312,18 @@ def test_nothing_secret_is_in_any_output(program, domain):
     ]
     key = domain.identity("orders").key.read_text().splitlines()[1]
     assert all("canary-7f3a" not in text and key not in text for text in texts)
+
+
+def test_a_service_log_that_nobody_reads_holds_up_no_call(tmp_path, domain, service):
+    program = Program(tmp_path / "p", domain.identity("orders"), domain.policy(), service.url)
+    reader, writer = os.pipe()
+    with open(reader), open(writer, "wb") as pipe:
+        program.start(output=pipe)
+        for _ in range(150):  # each tells of a broken policy; far more than the pipe holds
+            program.policy.write_text("version: 1\n" + "x: " + "y" * 2000 + "\n")
+            program.signal(signal.SIGHUP)
+            assert program.get_status_page("/livez")[0] == 200
+        assert program.ask(domain.identity("web"), request()).status == 200
+        began = time.monotonic()
+        assert program.stop() == 0
+        assert time.monotonic() - began < 8

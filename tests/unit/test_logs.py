@@ -3,11 +3,12 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import warnings
 
 import pytest
 
-from sidecar.logs import configure_logging
+from sidecar.logs import BackgroundHandler, JsonFormatter, configure_logging
 
 HOSTILE = 'a"\n2026-11-24T12:00:00.000Z INFO sidecar: fake \x1b[31m\u2028\x7f\x85\x00'
 
@@ -110,3 +111,52 @@ def test_warnings_of_libraries_are_records():
         logging.captureWarnings(True)
         warnings.warn("old", DeprecationWarning, stacklevel=1)
     assert json.loads(stream.getvalue())["logger"] == "py.warnings"
+
+
+def test_in_the_background_lines_come_in_order_and_whole():
+    reader, writer = os.pipe()
+    with open(writer, "w") as stream, open(reader) as lines:
+        configure_logging("info", "json", stream, in_background=True)
+        for number in range(50):
+            logging.getLogger("sidecar.x").info("line %d", number)
+        logging.getLogger().handlers[0].close()
+        stream.close()
+        assert [json.loads(line)["message"] for line in lines] == [f"line {number}" for number in range(50)]
+
+
+def test_a_reader_that_does_not_read_holds_nobody_up_and_is_told_what_it_missed():
+    reader, writer = os.pipe()
+    with open(writer, "w") as stream, open(reader) as lines:
+        handler = BackgroundHandler(stream, capacity=10)
+        handler.setFormatter(JsonFormatter())
+        logger = logging.getLogger("sidecar.background")
+        logger.handlers[:], logger.propagate = [handler], False
+        try:
+            for number in range(3000):  # far more than a pipe holds
+                logger.warning("line %d %s", number, "x" * 100)
+            said, missed = 0, 0
+            for line in lines:
+                told = json.loads(line)
+                if told["message"] == "lines were dropped: nobody read them":
+                    missed += told["lines"]
+                else:
+                    assert told["message"].startswith("line ")
+                    said += 1
+                if said + missed == 3000:
+                    break
+        finally:
+            logger.handlers.clear()
+            logger.propagate = True
+            handler.close()
+        assert missed > 0 and said >= 10
+
+
+def test_a_stream_without_a_reader_stops_nobody():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as stream:
+        handler = BackgroundHandler(stream)
+        handler.setFormatter(JsonFormatter())
+        handler.emit(logging.makeLogRecord({"msg": "x"}))
+        handler.close()
+        assert not handler._thread.is_alive()
