@@ -139,7 +139,7 @@ class Sidecar:
             rules=GrantRules(settings.break_glass_max_ttl_s, settings.break_glass_approvals),
             clock=self.clock,
             on_event=events,
-            at_least_entries=self.audit.recovered_journal_entries or 0,
+            at_least_entries=self.audit.recovered_journal_entries,
         )
         events.record_to(self.audit.record)
         self._parts.push_async_callback(self.grants.close)

@@ -50,8 +50,14 @@ def open_files(path: Path, key_path: Path, clock: Clock) -> Opened:
     """
     directory = open_directory(path)
     try:
+        is_known = key_path.exists()
         key = open_key(key_path, may_create=directory.number == 0)
-        return _open_newest(directory, key, clock)
+        opened = _open_newest(directory, key, clock)
+        if is_known and opened.start["after"] == "first":
+            # The key was made for a log, and that log is not here any more.
+            log.error("the audit log that was here is gone; a new one begins", extra={"directory": str(path)})
+            opened.start["after"] = "lost"
+        return opened
     except OSError as exc:
         directory.close()
         raise StateError(f"the audit log in {str(path)!r} cannot be opened: {exc.strerror}") from exc

@@ -188,13 +188,14 @@ async def open_grant_book(
     rules: GrantRules,
     clock: Clock,
     on_event: OnEvent,
-    at_least_entries: int = 0,
+    at_least_entries: int | None = 0,
 ) -> GrantBook:
     """The book whose journal is at ``path``. Reads it before it returns, which blocks.
 
-    ``at_least_entries`` is what the last checkpoint of the log says. A journal with fewer was lost or put
-    back, and a new one has forgotten whatever there was: every grant that was signed before now is void then,
-    those in it and those that are still to come. Otherwise grants that were in force go on, if the signers
+    ``at_least_entries`` is what the last checkpoint of the log says; None: there is no log that says anything. A
+    journal with fewer was lost or put back, a new one has forgotten whatever there was, and one without its log may
+    be any of these: every grant that was signed before now is void then, those in it and those that are still to
+    come. Otherwise grants that were in force go on, if the signers
     and rules of today would have accepted them.
 
     ``on_event(event, body)`` hears, before it counts, of ``submit`` (a grant, and every order that is
@@ -214,7 +215,9 @@ async def open_grant_book(
             on_event("recovered", {"result": "ok", "bytes": journal.recovered_bytes})
         entries = journal.entries
         _compact(holdings)
-        if entries < at_least_entries:
+        if entries and at_least_entries is None:
+            await _void(holdings, "void", "the log that vouches for the journal is gone")
+        elif entries < (at_least_entries or 0):
             await _void(
                 holdings, "void", f"the journal has {entries} entries, the log knows of {at_least_entries}"
             )

@@ -24,7 +24,7 @@ class Desktop:
         self.rules = GrantRules(3600, 1)
         self.events: list[tuple[str, dict[str, Any]]] = []
 
-    async def open(self, own_id: SpiffeId = ORDERS, at_least_entries: int = 0) -> GrantBook:
+    async def open(self, own_id: SpiffeId = ORDERS, at_least_entries: int | None = 0) -> GrantBook:
         return await open_grant_book(
             self.path,
             own_id=own_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -284,3 +285,25 @@ def test_everything_leaves_a_record_and_a_metric(program, domain, keys):
     program.wait_until(lambda: program.metric("sidecar_grants_active") == 0, "the grant has ended")
     assert "INC-4711" in json.dumps(program.records("grant"))
     assert program.run_command("audit", "verify", program.state / "audit").returncode == 0
+
+
+@pytest.mark.parametrize("how", ["removed", "emptied"])
+def test_rel_23_an_older_journal_without_the_log_that_would_tell_opens_nothing(program, domain, keys, how):
+    assert grant(program, domain, keys / "oncall", "--send").returncode == 0
+    assert delete(program, domain).status == 200
+    grant_id = json.loads(program.run_command("break-glass", "list", "--json").stdout)[0]["grant"]
+    assert program.stop() == 0
+    before = (program.state / "grants.journal").read_bytes()
+    program.start()
+    assert program.run_command("break-glass", "revoke", grant_id, "--key", keys / "lead").returncode == 0
+    assert program.stop() == 0
+    (program.state / "grants.journal").write_bytes(before)
+    if how == "removed":
+        shutil.rmtree(program.state / "audit")
+    else:
+        for path in (program.state / "audit").glob("*.jsonl"):
+            path.write_bytes(b"")
+    program.start()
+    assert delete(program, domain).reason == "scope"
+    assert program.records("start")[0]["after"] == "lost"
+    assert "void" in [line["what"] for line in program.records("grant")]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from datetime import UTC, datetime
 
 import pytest
@@ -109,10 +110,14 @@ def test_a_first_line_that_is_torn_begins_a_log_anew(world):
     close(opened)
 
 
-def test_an_empty_first_file_is_a_first_start_still(world):
+@pytest.mark.parametrize("how", ["emptied", "removed"])
+def test_a_key_without_its_log_says_that_the_log_is_lost(world, caplog, how):
     close(world.open())
+    if how == "removed":
+        shutil.rmtree(world.audit)
     opened = world.open()
-    assert (opened.torn_bytes, opened.start["after"]) == (0, "first")
+    assert (opened.torn_bytes, opened.start["after"], opened.journal_entries) == (0, "lost", None)
+    assert "the audit log that was here is gone" in caplog.text
     close(opened)
 
 
