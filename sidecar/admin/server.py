@@ -147,6 +147,8 @@ class AdminServer:
             return _problem(403, "peer", "the connection is closed")
         request[PEER] = peer
         try:
+            if "Content-Encoding" in request.headers:
+                return _problem(415, "encoding", "an order is sent as it is, without a content coding")
             # A flood of calls must not look like a dead sidecar
             if request.path not in ("/livez", "/readyz"):
                 await self._pace.take()

@@ -247,6 +247,28 @@ def test_the_longest_body(tmp_path, extra, status):
     assert status == 200 or document["reason"] == "too-large"
 
 
+def test_a_body_in_a_content_coding_is_refused_and_not_unpacked(tmp_path):
+    operations = Operations()
+
+    async def story(call):
+        return await asyncio.to_thread(speak, tmp_path / "admin.sock")
+
+    head = serve(tmp_path, operations, story)
+    assert head.startswith(b"HTTP/1.1 415 ")
+    assert operations.asked == []
+
+
+def speak(path: Path) -> bytes:
+    with socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(5)
+        link.connect(str(path))
+        link.sendall(
+            b"POST /v1/orders HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n"
+            b"Connection: close\r\n\r\nabc"
+        )
+        return link.recv(4096)
+
+
 def test_a_flood_of_calls_is_paced_but_probes_get_through(tmp_path):
     async def story(call):
         first = await call(admin_request, "GET", "/v1/status")
