@@ -24,7 +24,7 @@ from sidecar.clock import Clock
 from sidecar.errors import AuditUnavailable
 from sidecar.metrics import SidecarMetrics
 
-FLUSH_S: Final = 0.004
+FLUSH_S: Final = 0.005
 WATCH_S: Final = 0.25
 HANG_S: Final = 2.0
 SUM_S: Final = 1.0

@@ -91,8 +91,10 @@ class Writer:
             share = size if begin == len(entries) else size * len(chunk) // len(entries)
             size -= share
             self.tail.append(lines.encode(chunk), len(chunk), share, batch.since_s)
-            if lines.unsigned >= CHECKPOINT_RECORDS or (lines.wants_checkpoint and begin == len(entries)):
+            if lines.wants_checkpoint and begin == len(entries):
                 self._checkpoint()
+            elif lines.unsigned >= CHECKPOINT_RECORDS:
+                self._checkpoint(urgent=False)
             self._write()
         self._settle()
 
@@ -159,9 +161,12 @@ class Writer:
 
     # The kernel
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, *, urgent: bool = True) -> None:
+        """Signs the lines so far. One that is not ``urgent`` goes to disk with what it covers: nobody waits for it, and
+        under load there are forty a second.
+        """
         self.tail.append(self._lines.sign(self._clock.wall_s()), 0, 0, self._clock.monotonic_s())
-        self._wants_sync = True
+        self._wants_sync = self._wants_sync or urgent
 
     def _write(self) -> None:
         if self.trouble is None:
