@@ -131,7 +131,7 @@ class Operations:
                 Check("started", self.is_ready, "the listener is not open"),
                 Check("identity", self._identity.is_fit(), "the own SVID has ended"),
                 Check("audit", self._audit.available, "the audit log cannot be written"),
-                Check("draining", not self.is_draining, "draining"),
+                Check("not-draining", not self.is_draining, "it drains"),
             )
         )
 

@@ -16,6 +16,7 @@ from sidecar.review.question import Question, build_question
 from sidecar.terminal import escape
 
 _FACTS = (
+    "source",
     "path",
     "purpose",
     "rule",
@@ -37,7 +38,7 @@ _FACTS = (
     "--policy",
     "file",
     type=click.Path(path_type=Path),
-    help="Judge by this file instead of SIDECAR_POLICY or the running sidecar.",
+    help="Judge by this file instead of the running sidecar or SIDECAR_POLICY.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One object.")
 @click.argument("method")
@@ -47,25 +48,35 @@ def command(
 ) -> None:
     """Say whether the call METHOD PATH of SPIFFE_ID would be allowed, why, and what would change it.
 
-    By the file of --policy, else of SIDECAR_POLICY: then nothing has to run, and there are no grants. Without
-    either the running sidecar is asked, which knows its grants and rates. Nothing is charged or used.
+    By the file of --policy; else by the running sidecar, which knows its grants and rates; else, where none answers,
+    by the file of SIDECAR_POLICY. The answer says by which. A file knows no grants. Nothing is charged or used.
 
     Exit codes: 0 allowed, 3 denied, 2 bad usage or policy.
     """
     question = build_question(caller, method, path, purpose)
-    named = file or (Path(os.environ["SIDECAR_POLICY"]) if os.environ.get("SIDECAR_POLICY") else None)
-    if named is None:
-        answer = admin_call("POST", "/v1/explain", question.as_json())
-    else:
-        answer = explain_by_file(question, named)
+    answer, source = _ask(question, file)
     if not isinstance(answer, dict) or answer.get("effect") not in ("allow", "deny"):
         raise UnavailableError("the sidecar's answer is not an explanation")
+    answer = {**answer, "source": source}
     if as_json:
         click.echo(json.dumps(answer, indent=2))
     else:
         _show(answer)
     if answer["effect"] != "allow":
         raise click.exceptions.Exit(3)
+
+
+def _ask(question: Question, file: Path | None) -> tuple[Any, str]:
+    """The answer, and who gave it."""
+    if file is None:
+        try:
+            return admin_call("POST", "/v1/explain", question.as_json()), "the running sidecar"
+        except UnavailableError:
+            named = os.environ.get("SIDECAR_POLICY")
+            if not named:
+                raise
+            file = Path(named)
+    return explain_by_file(question, file), f"the file {str(file)!r}; grants and rates are not known"
 
 
 def explain_by_file(question: Question, file: Path) -> dict[str, Any]:

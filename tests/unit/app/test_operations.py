@@ -104,7 +104,7 @@ def test_the_status_is_json_and_answers_what_an_operator_asks_first():
     assert status["break_glass"]["grants_in_force"] == 1
 
 
-@pytest.mark.parametrize("name", ["started", "identity", "audit", "draining"])
+@pytest.mark.parametrize("name", ["started", "identity", "audit", "not-draining"])
 def test_each_check_by_itself_makes_it_unready_and_never_dead(name):
     stage = Stage()
     assert stage.failed() == []
@@ -115,7 +115,7 @@ def test_each_check_by_itself_makes_it_unready_and_never_dead(name):
             stage.fit = False
         case "audit":
             stage.audit.available = False
-        case "draining":
+        case "not-draining":
             stage.operations.is_draining = True
     assert stage.failed() == [name]
     assert not stage.operations.health("readyz").ok
