@@ -49,6 +49,12 @@ def configure_logging(
     logging.captureWarnings(True)
 
 
+def flush_logging() -> None:
+    """Returns when every line so far is written, or nobody takes it."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+
+
 class BackgroundHandler(logging.Handler):
     """Writes lines in a thread of its own, in order. Beyond ``capacity`` waiting ones the newest are dropped.
 
@@ -62,7 +68,7 @@ class BackgroundHandler(logging.Handler):
             self._fd: int | None = stream.fileno()
         except OSError:  # a stream in memory
             self._fd = None
-        self._queue: queue.Queue[str | None] = queue.Queue(capacity)
+        self._queue: queue.Queue[str | threading.Event | None] = queue.Queue(capacity)
         self._dropped = self._told = 0  # each written by one side only
         self._thread = threading.Thread(target=self._work, name="service-log", daemon=True)
         self._thread.start()
@@ -75,6 +81,15 @@ class BackgroundHandler(logging.Handler):
             self._dropped += 1
         except Exception:  # noqa: BLE001 (boundary: a line that cannot be made stops nobody)
             self.handleError(record)
+
+    def flush(self) -> None:
+        """Returns when what waits has been written, after :data:`LAST_LINES_S` at most."""
+        written = threading.Event()
+        try:
+            self._queue.put(written, timeout=LAST_LINES_S)
+        except queue.Full:
+            return
+        written.wait(LAST_LINES_S)
 
     def close(self) -> None:
         """Writes what waits, for :data:`LAST_LINES_S` at most. Harmless when repeated."""
@@ -90,6 +105,9 @@ class BackgroundHandler(logging.Handler):
 
     def _work(self) -> None:
         while (line := self._queue.get()) is not None:
+            if isinstance(line, threading.Event):
+                line.set()
+                continue
             self._write(line)
             if (missed := self._dropped - self._told) and self._queue.empty():
                 self._told += missed
