@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sidecar.clock import SYSTEM_CLOCK
+from sidecar.clock import SYSTEM_CLOCK, rfc3339
 from sidecar.errors import ConfigurationError, IdentityError, StateError
 from sidecar.identity.spiffe_id import SpiffeId, parse_trust_domain, parse_workload_id
-from sidecar.logs import configure_logging
+from sidecar.logs import configure_logging, flush_logging
 from sidecar.settings.loader import BY_NAME
 from sidecar.settings.values import duration, parse_path
 from sidecar.settings.variables import DEFAULT_STATE_DIR
@@ -192,9 +192,13 @@ def run(
         once=once,
         lifetime=_lifetime(leaf_ttl),
     )
-    with SignalledEnding(tied=0 if tied else None) as ending:
-        if not run_issuer(task, SYSTEM_CLOCK, ending):
-            raise click.exceptions.Exit(1)
+    try:
+        with SignalledEnding(tied=0 if tied else None) as ending:
+            done = run_issuer(task, SYSTEM_CLOCK, ending)
+    finally:
+        flush_logging()
+    if not done:
+        raise click.exceptions.Exit(1)
 
 
 def find_issuer_dir(environ: Mapping[str, str], directory: Path | None = None) -> Path:
@@ -230,7 +234,7 @@ def _entries(store: Store) -> tuple[list[dict[str, Any]], list[str]]:
         rows.append(
             {
                 "spiffe_id": str(found.spiffe_id),
-                "added_at": f"{found.added_at:%Y-%m-%dT%H:%M:%SZ}",
+                "added_at": rfc3339(found.added_at),
                 "not_after": None if certificate is None else _end(certificate),
                 "serial": None if certificate is None else f"{certificate.serial_number:x}",
                 "directory": str(store.places(found.spiffe_id).svid.parent),
@@ -267,4 +271,4 @@ def _configure_logging(environ: Mapping[str, str]) -> None:
 
 
 def _end(certificate: x509.Certificate) -> str:
-    return f"{certificate.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}"
+    return rfc3339(certificate.not_valid_after_utc)
