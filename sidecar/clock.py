@@ -57,3 +57,13 @@ class SystemClock:
 
 
 SYSTEM_CLOCK = SystemClock()
+
+
+def rfc3339(moment: datetime) -> str:
+    """``moment`` (aware, UTC) in whole seconds, rounded down, as messages and records show it."""
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def rfc3339_s(wall_s: float) -> str:
+    """As :func:`rfc3339`, from Unix seconds up to the year 9999."""
+    return rfc3339(datetime.fromtimestamp(int(wall_s), UTC))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 
-from sidecar.clock import Clock
+from sidecar.audit.record import Record
+from sidecar.clock import Clock, rfc3339
 from sidecar.errors import SidecarError, UnavailableError
 from sidecar.identity.bundle import Bundle
 from sidecar.identity.svid import Snapshot
@@ -14,8 +15,6 @@ from sidecar.metrics import SidecarMetrics
 from sidecar.tls.context import ServerContext, build_server_context
 
 log = logging.getLogger(__name__)
-
-Record = Callable[[str, Mapping[str, object]], None]
 
 
 class CurrentIdentity:
@@ -55,7 +54,7 @@ class CurrentIdentity:
     def context(self) -> ServerContext:
         """The context for one new handshake. :class:`UnavailableError` once the own SVID has ended."""
         if not self.is_fit():
-            raise UnavailableError(f"the own SVID ended at {self.not_after:%Y-%m-%dT%H:%M:%SZ}")
+            raise UnavailableError(f"the own SVID ended at {rfc3339(self.not_after)}")
         return self._context
 
     def take(self, snapshot: Snapshot) -> None:
@@ -100,11 +99,6 @@ def describe(snapshot: Snapshot) -> dict[str, object]:
         "generation": snapshot.generation,
         "bundles": {name: len(bundle.authorities) for name, bundle in snapshot.bundles.items()},
     }
-
-
-def rfc3339(moment: datetime) -> str:
-    """``moment`` in UTC, whole seconds."""
-    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _end_s(bundle: Bundle) -> float:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
 from typing import Any
 
+from sidecar.audit.record import Record
 from sidecar.metrics import SidecarMetrics
 
 log = logging.getLogger(__name__)
-
-Record = Callable[[str, Mapping[str, object]], None]
 
 # What an operator has to see even where only warnings are kept; the rest is information.
 _LOUD = frozenset({"submit", "use", "unbacked", "overdue", "void", "clock", "recovered"})

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 from sidecar import __version__
 from sidecar.admin.health import Check, Health, Probe
 from sidecar.admin.peercred import PeerCred
-from sidecar.app.current_identity import CurrentIdentity, describe, rfc3339
+from sidecar.app.current_identity import CurrentIdentity, describe
 from sidecar.app.rules import Rules
 from sidecar.audit.log import AuditLog
 from sidecar.breakglass.store import GrantBook
-from sidecar.clock import Clock
+from sidecar.clock import Clock, rfc3339
 from sidecar.settings import Settings
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from sidecar.audit.record import Record
 from sidecar.breakglass.signers import NO_SIGNERS, Signers, load_signers
 from sidecar.clock import Clock
 from sidecar.errors import ConfigurationError, ProblemsError
@@ -15,8 +15,6 @@ from sidecar.policy.loader import load_policy
 from sidecar.policy.model import Policy
 
 log = logging.getLogger(__name__)
-
-Record = Callable[[str, Mapping[str, object]], None]
 
 
 class Rules:

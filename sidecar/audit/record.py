@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, Literal
@@ -83,6 +83,9 @@ class CallLine(msgspec.Struct, frozen=True, gc=False):
     trace: str
     prev: str | None
 
+
+Record = Callable[[str, Mapping[str, object]], None]
+"""How an event is recorded: its name and its body. The log's own is :meth:`sidecar.audit.log.AuditLog.record`."""
 
 RESERVED: Final = frozenset(["v", "seq", "event", "ts", "prev"])
 """Members that every line has and that no event's body may bring."""

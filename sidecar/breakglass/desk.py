@@ -9,9 +9,10 @@ from sidecar.breakglass.entries import GrantAccepted, Reviewed, Revoked
 from sidecar.breakglass.grant import Grant, Review, Revocation
 from sidecar.breakglass.holdings import Holdings
 from sidecar.breakglass.ledger import MAX_REVIEWS, MAX_REVOCATIONS
-from sidecar.breakglass.listing import describe_grant, rfc3339
+from sidecar.breakglass.listing import describe_grant
 from sidecar.breakglass.order import Order, decode_order
 from sidecar.breakglass.verify import verify_grant, verify_single
+from sidecar.clock import rfc3339_s
 from sidecar.errors import OrderRefused, SidecarError, StateError
 
 Answer = dict[str, Any]
@@ -78,7 +79,7 @@ class Desk:
         if grant.signed_at_s < void_before_s or (held is not None and held.is_void):
             raise OrderRefused(
                 "void",
-                f"grants signed before {rfc3339(void_before_s)} are void here: {self._ledger.void_why}",
+                f"grants signed before {rfc3339_s(void_before_s)} are void here: {self._ledger.void_why}",
             )
         if held is not None and self._holdings.state(held) == "ended":
             raise OrderRefused("expired", "the grant has ended")

@@ -8,11 +8,10 @@ from typing import Any, Final
 
 from sidecar.breakglass.entries import Ended, Entry, TimeSeen, encode_entry
 from sidecar.breakglass.ledger import MAX_GRANTS, REVIEW_WITHIN_S, Held, Ledger, State
-from sidecar.breakglass.listing import rfc3339
 from sidecar.breakglass.seen import HighestTime
 from sidecar.breakglass.signers import Signers
 from sidecar.breakglass.verify import GrantRules, verify_grant
-from sidecar.clock import Clock
+from sidecar.clock import Clock, rfc3339_s
 from sidecar.errors import OrderRefused
 from sidecar.identity.spiffe_id import SpiffeId
 from sidecar.journal import Journal
@@ -64,7 +63,7 @@ class Holdings:
         """Raises OrderRefused (``clock``) while the wall clock is behind what it was before."""
         seen_s = self.look()
         if self._seen.is_behind(self._clock.wall_s()):
-            raise OrderRefused("clock", f"the clock went back: it was at {rfc3339(seen_s)} before")
+            raise OrderRefused("clock", f"the clock went back: it was at {rfc3339_s(seen_s)} before")
 
     def state(self, held: Held) -> State:
         return self.ledger.state(held, *self.now())

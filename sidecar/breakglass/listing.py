@@ -5,16 +5,11 @@ Pure.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from sidecar.breakglass.grant import Grant
 from sidecar.breakglass.ledger import REVIEW_WITHIN_S, Held, Ledger
-
-
-def rfc3339(moment_s: float) -> str:
-    """Unix seconds as UTC, whole seconds."""
-    return f"{datetime.fromtimestamp(int(moment_s), UTC):%Y-%m-%dT%H:%M:%SZ}"
+from sidecar.clock import rfc3339_s
 
 
 def describe_grant(grant: Grant) -> dict[str, Any]:
@@ -28,9 +23,9 @@ def describe_grant(grant: Grant) -> dict[str, Any]:
         "allow": [{"methods": list(each.methods), "path": each.path.text} for each in grant.allow],
         "reason": grant.reason,
         "requester": grant.requester,
-        "signed_at": rfc3339(grant.signed_at_s),
-        "not_before": rfc3339(grant.not_before_s),
-        "not_after": rfc3339(grant.not_after_s),
+        "signed_at": rfc3339_s(grant.signed_at_s),
+        "not_before": rfc3339_s(grant.not_before_s),
+        "not_after": rfc3339_s(grant.not_after_s),
         "max_uses": grant.max_uses,
     }
 
@@ -43,19 +38,19 @@ def describe_held(held: Held, ledger: Ledger, wall_s: float, boot_s: float) -> d
         "state": ledger.state(held, wall_s, boot_s),
         "doubt": held.doubt,
         "signers": list(held.signers),
-        "accepted_at": rfc3339(held.accepted_at_s),
+        "accepted_at": rfc3339_s(held.accepted_at_s),
         "uses": held.uses,
-        "first_use": None if held.first_use_s is None else rfc3339(held.first_use_s),
-        "last_use": None if held.last_use_s is None else rfc3339(held.last_use_s),
+        "first_use": None if held.first_use_s is None else rfc3339_s(held.first_use_s),
+        "last_use": None if held.last_use_s is None else rfc3339_s(held.last_use_s),
         "revoked": revocation
         and {
             "by": revocation[1].signer,
             "reason": revocation[1].reason,
-            "signed_at": rfc3339(revocation[1].signed_at_s),
+            "signed_at": rfc3339_s(revocation[1].signed_at_s),
         },
         "review": _review_state(held, wall_s),
         "reviews": [
-            {"by": review.signer, "note": review.note, "signed_at": rfc3339(review.signed_at_s)}
+            {"by": review.signer, "note": review.note, "signed_at": rfc3339_s(review.signed_at_s)}
             for _, review in held.reviews
         ],
     }

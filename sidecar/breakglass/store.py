@@ -11,10 +11,10 @@ from sidecar.breakglass.desk import Desk
 from sidecar.breakglass.entries import TimeSeen, Used, Voided, decode_entry, encode_entry
 from sidecar.breakglass.holdings import Holdings, OnEvent
 from sidecar.breakglass.ledger import Ledger
-from sidecar.breakglass.listing import describe_grant, describe_held, rfc3339
+from sidecar.breakglass.listing import describe_grant, describe_held
 from sidecar.breakglass.signers import Signers
 from sidecar.breakglass.verify import GrantRules
-from sidecar.clock import Clock
+from sidecar.clock import Clock, rfc3339_s
 from sidecar.errors import OrderRefused
 from sidecar.identity.route import Segments
 from sidecar.identity.spiffe_id import SpiffeId
@@ -238,7 +238,7 @@ async def _void(holdings: Holdings, event: str, why: str) -> None:
     void = Voided(float(int(holdings.now()[0])), holdings.look(), why)
     holdings.ledger.apply(void)
     await holdings.write(void, urgent=True)
-    holdings.on_event(event, {"result": "ok", "detail": why, "signed_before": rfc3339(void.wall_s)})
+    holdings.on_event(event, {"result": "ok", "detail": why, "signed_before": rfc3339_s(void.wall_s)})
 
 
 def _tell_of_start(holdings: Holdings) -> None:

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from sidecar.ca import profile
 from sidecar.ca.authority import Authority
+from sidecar.clock import rfc3339
 from sidecar.errors import ConfigurationError, IdentityError
 from sidecar.identity.spiffe_id import SpiffeId
 from sidecar.identity.svid import Svid
@@ -77,9 +78,7 @@ def _dates(authority: Authority, now: datetime, lifetime: timedelta) -> tuple[da
         )
     begin, end = authority.certificate.not_valid_before_utc, authority.certificate.not_valid_after_utc
     if not begin <= now < end:
-        raise ConfigurationError(
-            f"the authority is valid from {begin:%Y-%m-%dT%H:%M:%SZ} to {end:%Y-%m-%dT%H:%M:%SZ}, not now"
-        )
+        raise ConfigurationError(f"the authority is valid from {rfc3339(begin)} to {rfc3339(end)}, not now")
     return max(now - profile.BACKDATED, begin), min(now + lifetime, end)
 
 

@@ -20,7 +20,6 @@ from sidecar.breakglass.grant import (
     parse_person,
 )
 from sidecar.breakglass.keys import can_encrypt, public_path, write_key_pair
-from sidecar.breakglass.listing import rfc3339
 from sidecar.breakglass.order import MAX_SIGNATURES, decode_order, encode_order
 from sidecar.breakglass.signers import load_signers
 from sidecar.breakglass.sshsig import fingerprint
@@ -49,7 +48,7 @@ from sidecar.cli.breakglass_view import (
     order_rows,
 )
 from sidecar.cli.table import print_table
-from sidecar.clock import SYSTEM_CLOCK, Clock
+from sidecar.clock import SYSTEM_CLOCK, Clock, rfc3339_s
 from sidecar.errors import ConfigurationError, OrderRefused, SidecarError
 from sidecar.terminal import escape
 
@@ -138,7 +137,7 @@ def grant(
     if out is not None:
         write_order_file(out, data)
     answer = submit_order(data) if send else None
-    ends = rfc3339(made.not_after_s)
+    ends = rfc3339_s(made.not_after_s)
     if as_json:
         document = {"grant": made.id, "path": str(out) if out else None, "not_after": ends, "sent": answer}
         click.echo(json.dumps(document, indent=2))

@@ -9,11 +9,12 @@ from datetime import datetime
 from typing import Any
 
 from sidecar.breakglass.grant import Grant, Review, Revocation
-from sidecar.breakglass.listing import describe_grant, rfc3339
+from sidecar.breakglass.listing import describe_grant
 from sidecar.breakglass.order import Order
 from sidecar.breakglass.signers import Signers, write_signer
 from sidecar.breakglass.sshsig import armor, fingerprint, verify_message
 from sidecar.breakglass.verify import verify_people
+from sidecar.clock import rfc3339_s
 
 TIMES = frozenset({"signed_at", "not_before", "not_after", "accepted_at", "first_use", "last_use"})
 LIST_HEADINGS = ("grant", "state", "for", "opens", "until", "uses", "by", "reason", "review")
@@ -49,7 +50,7 @@ def describe_order(order: Order) -> dict[str, Any]:
                 "grant": revocation.grant_id,
                 "reason": revocation.reason,
                 "signer": revocation.signer,
-                "signed_at": rfc3339(revocation.signed_at_s),
+                "signed_at": rfc3339_s(revocation.signed_at_s),
             }
         case Review() as review:
             return {
@@ -57,7 +58,7 @@ def describe_order(order: Order) -> dict[str, Any]:
                 "grant": review.grant_id,
                 "note": review.note,
                 "signer": review.signer,
-                "signed_at": rfc3339(review.signed_at_s),
+                "signed_at": rfc3339_s(review.signed_at_s),
             }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sidecar.breakglass.signers import load_signers
-from sidecar.clock import SYSTEM_CLOCK, Clock
+from sidecar.clock import SYSTEM_CLOCK, Clock, rfc3339
 from sidecar.errors import ConfigurationError, ProblemsError, SidecarError
 from sidecar.policy.loader import load_policy
 from sidecar.settings import Settings
@@ -41,7 +41,7 @@ async def _check_identity(settings: Settings, clock: Clock) -> None:
     finally:
         await source.close()
     if snapshot.svid.not_after <= clock.now():
-        raise ConfigurationError(f"the SVID ended at {snapshot.svid.not_after:%Y-%m-%dT%H:%M:%SZ}; renew it")
+        raise ConfigurationError(f"the SVID ended at {rfc3339(snapshot.svid.not_after)}; renew it")
     verify_peer(snapshot.svid.chain, snapshot.bundles, clock.now())
 
 

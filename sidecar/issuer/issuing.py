@@ -19,7 +19,7 @@ from typing import Final
 
 from sidecar.ca.authority import Authority
 from sidecar.ca.leaf import issue_svid
-from sidecar.clock import Clock
+from sidecar.clock import Clock, rfc3339
 from sidecar.errors import SidecarError, StateError
 from sidecar.identity.bundle import Bundle
 from sidecar.identity.svid import Svid
@@ -142,7 +142,7 @@ class Issuer:
             extra={
                 "spiffe_id": str(entry.spiffe_id),
                 "serial": svid.serial,
-                "not_after": f"{svid.not_after:%Y-%m-%dT%H:%M:%SZ}",
+                "not_after": rfc3339(svid.not_after),
             },
         )
 
@@ -199,7 +199,7 @@ class Issuer:
             self._warned_at = now
             log.warning(
                 "the authority ends soon, and every certificate with it; make another one in time",
-                extra={"not_after": f"{certificate.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}"},
+                extra={"not_after": rfc3339(certificate.not_valid_after_utc)},
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from sidecar.clock import rfc3339
 from sidecar.policy.model import ANY_METHOD, Policy
 
 
@@ -17,7 +18,7 @@ def _ends(policy: Policy, now: datetime) -> list[str]:
     for identity in policy.identities.values():
         if identity.expires_s is not None and identity.expires_s <= now.timestamp():
             ended = datetime.fromtimestamp(identity.expires_s, UTC)
-            found.append(f"{identity.id_text} has ended at {ended:%Y-%m-%dT%H:%M:%SZ}; renew or remove it")
+            found.append(f"{identity.id_text} has ended at {rfc3339(ended)}; renew or remove it")
         if identity.kind == "agent":
             found.append(
                 f"{identity.id_text} is an agent: its calls are refused (task-required) until there are tasks"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
 from sidecar.audit.record import Caller, Decision
 from sidecar.authz.call import Verdict
 from sidecar.authz.reasons import Reason
+from sidecar.clock import rfc3339_s
 from sidecar.identity.peer import Peer
 from sidecar.metrics import Counter, SidecarMetrics
 
@@ -88,8 +88,7 @@ def build_denial(reason: Reason, decision: Decision | None = None) -> Decision:
 
 def format_time(wall_s: float) -> str:
     """RFC 3339 in whole seconds, rounded down: a window is never shown longer than it is."""
-    moment = datetime.fromtimestamp(min(wall_s, _LAST_SECOND), UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return rfc3339_s(min(wall_s, _LAST_SECOND))
 
 
 class Accounts:

@@ -9,7 +9,6 @@ stripped.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from enum import IntEnum
 from functools import lru_cache
 from ipaddress import IPv6Address
@@ -94,7 +93,6 @@ _MEMO: Final = 2048
 _NAMED = {b"keep-alive": (False, frozenset[bytes]()), b"close": (True, frozenset[bytes]())}
 
 Memo = dict[bytes, tuple[bytes, Fate]]
-Classify = Callable[[bytes], tuple[bytes, Fate]]
 request_memo: Final[Memo] = {}
 answer_memo: Final[Memo] = {}
 

@@ -6,13 +6,13 @@ For operators: unlike what a refused caller is told, this names rules, scopes an
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 from typing import Any
 
 from sidecar.authz.call import Call
 from sidecar.authz.decide import Authorizer, Examination
 from sidecar.authz.reasons import Reason
 from sidecar.authz.steps import Ruling
+from sidecar.clock import rfc3339_s
 from sidecar.identity.peer import Peer
 from sidecar.identity.route import Segments
 from sidecar.policy.model import ANY_METHOD, Policy
@@ -217,4 +217,4 @@ def _scopes_for(policy: Policy, call: Call) -> list[str]:
 def _write_time(moment_s: float | None) -> str | None:
     if moment_s is None or math.isinf(moment_s):
         return None
-    return f"{datetime.fromtimestamp(moment_s, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return rfc3339_s(moment_s)

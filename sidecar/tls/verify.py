@@ -34,6 +34,7 @@ from cryptography.x509.verification import (
     VerificationError,
 )
 
+from sidecar.clock import rfc3339
 from sidecar.errors import IdentityError
 from sidecar.identity.bundle import Bundles
 from sidecar.identity.spiffe_id import SpiffeId
@@ -207,9 +208,9 @@ def _check_valid(leaf: x509.Certificate, now: datetime) -> None:
 def _describe_time(certificate: x509.Certificate, now: datetime) -> str | None:
     """What is wrong with the dates at ``now``, or None. The last second is part of the validity (RFC 5280 4.1.2.5)."""
     if now < certificate.not_valid_before_utc:
-        return f"is valid only from {certificate.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ}"
+        return f"is valid only from {rfc3339(certificate.not_valid_before_utc)}"
     if now.replace(microsecond=0) > certificate.not_valid_after_utc:
-        return f"ended at {certificate.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}"
+        return f"ended at {rfc3339(certificate.not_valid_after_utc)}"
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from sidecar.identity.spiffe_id import SpiffeId, parse_spiffe_id
 from tests.fakes.certificates import DemoAuthority, Issued, key_usage
 from tests.fakes.program import Identity
+from tests.fakes.service import RecordingService
 
 TRUST_DOMAIN = "demo.test"
 
@@ -149,3 +150,10 @@ def _base64url(data: bytes) -> str:
 @pytest.fixture(scope="session")
 def domain(tmp_path_factory: pytest.TempPathFactory) -> Domain:
     return Domain(tmp_path_factory.mktemp("domain"))
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[RecordingService]:
+    """A service that answers everything with 200, one for each file of tests; a file may have another in its place."""
+    with RecordingService() as service:
+        yield service

@@ -13,15 +13,8 @@ import time
 import pytest
 
 from tests.fakes.program import Program, request
-from tests.fakes.service import RecordingService
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def service():
-    with RecordingService() as service:
-        yield service
 
 
 @pytest.fixture()

@@ -19,12 +19,6 @@ DELETE = request("/orders/42", "DELETE")
 
 
 @pytest.fixture(scope="module")
-def service():
-    with RecordingService() as service:
-        yield service
-
-
-@pytest.fixture(scope="module")
 def keys(tmp_path_factory, domain):
     """oncall and lead, whose keys are in the signers file, and mallory, whose key is not."""
     directory = tmp_path_factory.mktemp("keys")

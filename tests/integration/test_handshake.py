@@ -17,12 +17,6 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def service():
-    with RecordingService() as service:
-        yield service
-
-
-@pytest.fixture(scope="module")
 def program(tmp_path_factory, domain, service):
     directory = tmp_path_factory.mktemp("handshake")
     with Program(directory, domain.identity("orders"), domain.policy(), service.url) as program:

@@ -28,12 +28,6 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def service():
-    with RecordingService() as service:
-        yield service
-
-
-@pytest.fixture(scope="module")
 def program(tmp_path_factory, domain, service):
     directory = tmp_path_factory.mktemp("limits")
     policy = domain.policy(everything=("web",))

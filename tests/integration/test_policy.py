@@ -8,7 +8,6 @@ import signal
 import pytest
 
 from tests.fakes.program import Program, request
-from tests.fakes.service import RecordingService
 
 pytestmark = pytest.mark.integration
 
@@ -34,12 +33,6 @@ identities:
     kind: agent
     scopes: [wild]
 """
-
-
-@pytest.fixture(scope="module")
-def service():
-    with RecordingService() as service:
-        yield service
 
 
 @pytest.fixture()

@@ -19,12 +19,6 @@ from tests.fakes.service import RecordingService
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(scope="module")
-def service():
-    with RecordingService() as service:
-        yield service
-
-
 @pytest.fixture()
 def program(tmp_path, domain, service):
     with Program(tmp_path / "p", domain.identity("orders"), domain.policy(), service.url) as program:

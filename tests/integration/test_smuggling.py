@@ -112,12 +112,6 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def service():
-    with RecordingService() as service:
-        yield service
-
-
-@pytest.fixture(scope="module")
 def program(tmp_path_factory, domain, service):
     directory = tmp_path_factory.mktemp("smuggling")
     policy = domain.policy(everything=("web",))

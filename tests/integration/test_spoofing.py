@@ -23,12 +23,6 @@ NAMES = [
 
 
 @pytest.fixture(scope="module")
-def service():
-    with RecordingService() as service:
-        yield service
-
-
-@pytest.fixture(scope="module")
 def program(tmp_path_factory, domain, service):
     with Program(
         tmp_path_factory.mktemp("spoofing"), domain.identity("orders"), domain.policy(), service.url

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from datetime import UTC
+from datetime import UTC, datetime
 
-from sidecar.clock import SYSTEM_CLOCK, SystemClock
+from sidecar.clock import SYSTEM_CLOCK, SystemClock, rfc3339, rfc3339_s
 
 
 def test_the_readings_agree_with_one_another():
@@ -16,3 +16,10 @@ def test_durations_never_go_backwards():
     for read in (clock.monotonic_s, clock.boottime_s):
         first = read()
         assert read() >= first
+
+
+def test_times_are_whole_seconds_rounded_down():
+    noon = datetime(2026, 11, 24, 12, 0, 0, 999_999, tzinfo=UTC)
+    assert rfc3339(noon) == "2026-11-24T12:00:00Z"
+    assert rfc3339_s(noon.replace(microsecond=0).timestamp() + 0.999) == "2026-11-24T12:00:00Z"
+    assert rfc3339_s(253_402_300_799) == "9999-12-31T23:59:59Z"
